@@ -1,0 +1,189 @@
+//! What to do. A plan leaves the executor no choice: Kubernetes objects are desired state (server-side apply), AWS is
+//! a list of absolute actions, and waiting is a value: `next_check` with a typed reason.
+
+use std::collections::BTreeMap;
+
+use crds::condition::WantedCondition;
+use crds::gpu_pool::{ImageFamily, Purchase, Taint};
+use crds::{GpuPoolStatus, ModelDeploymentStatus, Reason};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::observed::{ModelKey, PoolName};
+
+/// The plan of everything, made at one moment from one snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct FleetPlan {
+    pub models: BTreeMap<ModelKey, ModelPlan>,
+    pub pools: BTreeMap<PoolName, PoolPlan>,
+    /// What no living pool is responsible for: empty groups and templates of ours to sweep, orphans to report.
+    pub account: AccountPlan,
+    /// When to look again even if nothing happens.
+    pub next_check: Option<Timestamp>,
+}
+
+/// Part of one `ModelDeployment`. Effects are applied in the order of the fields.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelPlan {
+    pub finalizer: Finalizer,
+    /// Deletion cost to write on pods before a Deployment shrinks: (pod name, cost).
+    pub pod_costs: Vec<(String, i32)>,
+    /// Objects to apply, whole, as JSON with `apiVersion`, `kind` and `metadata`.
+    pub objects: Vec<serde_json::Value>,
+    /// Objects of ours that are no longer wanted.
+    pub deletes: Vec<ObjectRef>,
+    /// Replicas given to each pool; what `status.assigned` shows.
+    pub assigned: BTreeMap<PoolName, u32>,
+    pub status: ModelDeploymentStatus,
+    pub conditions: Vec<WantedCondition>,
+    pub events: Vec<PlannedEvent>,
+    pub next_check: Option<Timestamp>,
+}
+
+/// Part of one `GpuPool`. Effects are applied in the order of the fields.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PoolPlan {
+    pub finalizer: Finalizer,
+    pub node_marks: Vec<NodeMark>,
+    pub cloud: Vec<CloudAction>,
+    /// Nodes that the pods need.
+    pub nodes_wanted: u32,
+    pub status: GpuPoolStatus,
+    pub conditions: Vec<WantedCondition>,
+    pub events: Vec<PlannedEvent>,
+    pub next_check: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AccountPlan {
+    /// Deletes of empty groups and of templates only.
+    pub sweep: Vec<CloudAction>,
+    /// Groups with instances whose owner is gone, by the pool's name.
+    pub orphans: BTreeMap<PoolName, Vec<GroupName>>,
+    /// Why nothing is swept, if something could be.
+    pub held: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Finalizer {
+    /// As it is.
+    #[default]
+    Keep,
+    Add,
+    Remove,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectRef {
+    pub api_version: String,
+    pub kind: String,
+    pub namespace: String,
+    pub name: String,
+    /// Precondition of the delete.
+    pub uid: String,
+}
+
+/// A cordon and its annotation, always together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeMark {
+    /// Cordon, and note since when the node is wanted back.
+    Drain { node: String, since: Timestamp },
+    /// Uncordon and remove the note: the node is needed after all.
+    Reclaim { node: String },
+}
+
+/// Name of an EKS node group of ours.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct GroupName(pub String);
+
+/// A mutation of AWS in absolute values. Repeating one is harmless.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum CloudAction {
+    /// Launch template and node group, at size 0.
+    Create(Box<GroupSpec>),
+    /// Desired size, never lower than what it was in the snapshot.
+    Grow {
+        group: GroupName,
+        pool_uid: String,
+        desired: u32,
+    },
+    /// End exactly these instances, which are empty and cordoned: protect the others, then lower the desired size.
+    Remove {
+        group: GroupName,
+        pool_uid: String,
+        instances: Vec<String>,
+        desired: u32,
+    },
+    /// Delete a node group that holds no instance and whose desired size is 0.
+    DeleteGroup {
+        group: GroupName,
+        pool_uid: String,
+    },
+    DeleteTemplate {
+        name: String,
+        pool_uid: String,
+    },
+    /// Write a new owner's uid on an orphaned group and its template.
+    Adopt {
+        group: GroupName,
+        from_uid: String,
+        to_uid: String,
+    },
+    /// Note that a pool with `Retain` let go of this group on purpose.
+    Release {
+        group: GroupName,
+        pool_uid: String,
+    },
+}
+
+impl CloudAction {
+    /// Static name, for metrics and logs.
+    #[must_use]
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Create(_) => "create",
+            Self::Grow { .. } => "grow",
+            Self::Remove { .. } => "remove",
+            Self::DeleteGroup { .. } => "delete_group",
+            Self::DeleteTemplate { .. } => "delete_template",
+            Self::Adopt { .. } => "adopt",
+            Self::Release { .. } => "release",
+        }
+    }
+}
+
+/// Everything a node group and its launch template are made from. Immutable: another spec is another group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupSpec {
+    pub name: GroupName,
+    pub template_name: String,
+    pub pool: PoolName,
+    pub pool_uid: String,
+    pub shard: u32,
+    /// Over all fields below, with a hash version in front.
+    pub spec_hash: String,
+    pub instance_type: String,
+    pub subnet: String,
+    pub purchase: Purchase,
+    pub node_role: String,
+    pub image: ImageFamily,
+    pub release_version: String,
+    pub disk_gib: u32,
+    pub kms_key_id: String,
+    pub security_groups: Vec<String>,
+    /// The user's tags; the operator's own are added by the executor from the fields above.
+    pub tags: BTreeMap<String, String>,
+    /// Node labels, `pinnace.dev/pool` included.
+    pub labels: BTreeMap<String, String>,
+    pub taints: Vec<Taint>,
+    /// Maximum size of the group.
+    pub max_nodes: u32,
+}
+
+/// An event to emit once per change of state: the executor emits it when the condition's reason changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedEvent {
+    pub warning: bool,
+    pub reason: Reason,
+    pub message: String,
+}
