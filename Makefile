@@ -1,0 +1,41 @@
+# The few commands that everyone uses; continuous integration calls only these. Anything longer is in tests/tools.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-long lint fmt crds sandbox-up sandbox-down images
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Install the tools that are missing (Debian packages only as root)
+	@tests/tools/setup
+
+demo: ## The whole path on this machine, from kubectl apply to scored answers (KEEP=1: leave it up)
+	@tests/tools/build
+	@tests/demo/run
+
+test: ## Run all tests but the long ones (PARTS="rust chart": only these)
+	@tests/tools/test $(PARTS)
+
+test-long: ## Run all tests
+	@tests/tools/test --long $(PARTS)
+
+lint: ## Formatting, clippy, dependencies, generated files, charts, go vet
+	@tests/tools/setup
+	@tests/tools/lint
+
+fmt: ## Format the Rust and Go code
+	cargo fmt --all
+	gofmt -l -w tests/sandbox
+
+crds: ## Generate crds/*.yaml and copy them into the chart
+	@tests/tools/crds
+
+sandbox-up: ## Start the Kubernetes cluster of the tests on this machine
+	@tests/tools/setup
+	@"$$(tests/sandbox/build)" up
+
+sandbox-down: ## Stop it, and remove whatever it left behind
+	@"$$(tests/sandbox/build)" down
+
+images: ## Build the container images of operator and runtime as OCI tars
+	@tests/tools/build
+	@tests/tools/images
