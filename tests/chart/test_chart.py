@@ -23,7 +23,10 @@ def helm(*arguments):
 
 
 def template(*arguments, chart=CHART):
-    return helm("template", "pinnace", chart, "--namespace", "pinnace-system", *arguments)
+    # Without a server helm assumes the Kubernetes release it was linked with, which `go install` leaves unset.
+    return helm(
+        "template", "pinnace", chart, "--namespace", "pinnace-system", "--kube-version", "1.36.4", *arguments
+    )
 
 
 def render(values, *arguments):
