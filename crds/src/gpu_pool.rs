@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -190,6 +190,9 @@ pub struct GpuPoolStatus {
     /// Price of the instances that exist, in USD an hour, as a decimal string.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub hourly_usd: String,
+    /// While the pool is being deleted: since when nothing of it was found in AWS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent_since: Option<Time>,
     /// State of each instance type in each zone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub offerings: Vec<OfferingStatus>,

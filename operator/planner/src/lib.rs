@@ -2,20 +2,33 @@
 //! status to write. No async, no clock, no I/O, no failure: an invalid spec is a plan too (no actions, a reason).
 //!
 //! ```text
-//! observed.rs   the snapshot a decision is made from
-//! fleet.rs      all models x all pools -> replicas per (model, pool), by priority
-//! pool.rs       pods -> nodes -> node groups: grow, cordon, remove, create, delete, adopt
-//! workload.rs   the Kubernetes objects of a model
+//! observed.rs   the snapshot a decision is made from          view.rs   its indices
+//! accept.rs     may the spec be used?
+//! placement.rs  replicas per (model, pool), by priority
+//! shrink.rs     which pods and nodes go when replicas are lowered
+//! pool/         pods -> nodes -> node groups: grow, cordon, remove, create, delete, adopt
+//! account.rs    node groups without an owner
+//! model.rs      one model's part; workload/: its Kubernetes objects
+//! fleet.rs      all of it, once, in order
 //! plan.rs       what to do, with typed reasons and next_check
-//! status.rs     (observed, plan, outcome) -> status and conditions
-//! price.rs      prices as dated data
+//! status/       (observed, plan, outcome) -> status, conditions, events
+//! price.rs capacity.rs name.rs   prices as dated data, what fits where, derived names
 //! ```
 
+pub mod accept;
+pub mod account;
+pub mod capacity;
 pub mod fleet;
+pub mod model;
 pub mod name;
 pub mod observed;
+pub mod placement;
 pub mod plan;
+pub mod pool;
+pub mod price;
+pub mod shrink;
 pub mod status;
+pub mod view;
 pub mod workload;
 
 pub use fleet::plan_fleet;

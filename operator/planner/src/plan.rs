@@ -48,6 +48,8 @@ pub struct PoolPlan {
     pub cloud: Vec<CloudAction>,
     /// Nodes that the pods need.
     pub nodes_wanted: u32,
+    /// Of a pool being deleted: since when nothing of it was found in AWS.
+    pub absent_since: Option<Timestamp>,
     pub status: GpuPoolStatus,
     pub conditions: Vec<WantedCondition>,
     pub events: Vec<PlannedEvent>,
@@ -137,6 +139,20 @@ pub enum CloudAction {
 }
 
 impl CloudAction {
+    /// The node group that the action changes; `None` for templates.
+    #[must_use]
+    pub fn group(&self) -> Option<&GroupName> {
+        match self {
+            Self::Create(spec) => Some(&spec.name),
+            Self::Grow { group, .. }
+            | Self::Remove { group, .. }
+            | Self::DeleteGroup { group, .. }
+            | Self::Adopt { group, .. }
+            | Self::Release { group, .. } => Some(group),
+            Self::DeleteTemplate { .. } => None,
+        }
+    }
+
     /// Static name, for metrics and logs.
     #[must_use]
     pub fn verb(&self) -> &'static str {

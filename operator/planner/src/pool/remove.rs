@@ -1,0 +1,123 @@
+//! Nodes that are cordoned, empty and idle leave; groups and templates that nobody needs are deleted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::nodes::NodePlan;
+use super::{Task, group};
+use crate::observed::{GroupObserved, GroupState, Lifecycle};
+use crate::plan::{CloudAction, GroupName};
+use crate::view::{self, View};
+
+/// Removals of a pool that stays. One mutation per group at a time: groups in `planned` are left alone.
+#[must_use]
+pub fn plan(view: &View, task: &Task, nodes: &NodePlan, planned: &[CloudAction]) -> Vec<CloudAction> {
+    if !view.inventory_is_fresh() {
+        return vec![];
+    }
+    let busy: BTreeSet<&GroupName> = planned.iter().filter_map(CloudAction::group).collect();
+    let leaving: BTreeSet<&str> = nodes.removable.iter().map(|id| id.instance_id()).collect();
+    let current = current_hashes(view, task);
+    let mut actions = vec![];
+    for group in view.groups(task.uid).filter(|g| !busy.contains(&g.name)) {
+        let outdated = !current.contains(group.owner.spec_hash.as_str());
+        let failed = group.state == GroupState::CreateFailed;
+        if (outdated || failed) && is_empty(group) {
+            actions.push(delete(group, task.uid));
+            continue;
+        }
+        let unneeded_order = nodes.surplus_orders.contains(&group.name);
+        actions.extend(shrink(group, task.uid, &leaving, unneeded_order));
+    }
+    actions.extend(delete_templates(view, task, &current));
+    actions
+}
+
+/// Ends exactly the instances that left, and withdraws an order that cannot be filled and is not needed.
+pub(super) fn shrink(
+    group: &GroupObserved,
+    uid: &str,
+    leaving: &BTreeSet<&str>,
+    unneeded_order: bool,
+) -> Option<CloudAction> {
+    if !matches!(group.state, GroupState::Active | GroupState::Degraded) {
+        return None;
+    }
+    let scaling = group.scaling.as_ref()?;
+    // A pending instance cannot be protected, so a lower size could end it or another one: wait for it.
+    if scaling
+        .instances
+        .iter()
+        .any(|i| i.lifecycle == Lifecycle::Pending)
+    {
+        return None;
+    }
+    let unfilled = scaling.desired > view::live(group);
+    if unfilled && !(unneeded_order && scaling.launch_failure.is_some()) {
+        return None;
+    }
+    let in_service = scaling
+        .instances
+        .iter()
+        .filter(|i| i.lifecycle == Lifecycle::InService);
+    let victims: Vec<String> = in_service
+        .filter(|i| leaving.contains(i.id.as_str()))
+        .map(|i| i.id.clone())
+        .collect();
+    let desired = view::live(group).saturating_sub(u32::try_from(victims.len()).unwrap_or(u32::MAX));
+    (desired < scaling.desired).then(|| CloudAction::Remove {
+        group: group.name.clone(),
+        pool_uid: uid.to_owned(),
+        instances: victims,
+        desired,
+    })
+}
+
+/// Holds nothing and is ordered nothing.
+#[must_use]
+pub fn is_empty(group: &GroupObserved) -> bool {
+    let settled = !matches!(
+        group.state,
+        GroupState::Creating | GroupState::Updating | GroupState::Deleting
+    );
+    let instances = group.scaling.as_ref().map_or(0, |s| s.instances.len());
+    settled && instances == 0 && view::requested(group) == 0
+}
+
+pub fn delete(group: &GroupObserved, uid: &str) -> CloudAction {
+    CloudAction::DeleteGroup {
+        group: group.name.clone(),
+        pool_uid: uid.to_owned(),
+    }
+}
+
+fn current_hashes(view: &View, task: &Task) -> BTreeSet<String> {
+    let spec = &task.pool.spec;
+    let pairs = spec
+        .instance_types
+        .iter()
+        .flat_map(|t| spec.subnet_ids.iter().map(move |s| (t, s)));
+    pairs
+        .map(|(t, s)| group::spec(view, task, t, s, 0).spec_hash)
+        .collect()
+}
+
+/// Templates of hashes that no group has and none will have.
+fn delete_templates(view: &View, task: &Task, current: &BTreeSet<String>) -> Vec<CloudAction> {
+    let in_use: BTreeMap<&str, ()> = view
+        .groups(task.uid)
+        .map(|g| (g.owner.spec_hash.as_str(), ()))
+        .collect();
+    let Some(cloud) = view.cloud() else { return vec![] };
+    let old = cloud.templates.values().filter(|t| {
+        let age = view.now.duration_since(t.created);
+        t.pool_uid == task.uid
+            && age >= view.observed.settings.sweep_after
+            && !current.contains(&t.spec_hash)
+            && !in_use.contains_key(t.spec_hash.as_str())
+    });
+    old.map(|t| CloudAction::DeleteTemplate {
+        name: t.name.clone(),
+        pool_uid: task.uid.to_owned(),
+    })
+    .collect()
+}

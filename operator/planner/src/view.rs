@@ -1,0 +1,237 @@
+//! The snapshot, indexed once for everything that plans from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crds::{GpuPool, ModelDeployment};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+
+use crate::capacity::{self, Demand};
+use crate::observed::{
+    Allocatable, CloudObserved, GroupObserved, InstanceType, ModelKey, NodeObserved, Observed, PodObserved,
+    PoolName, ProviderId,
+};
+
+/// Sorts before the name of any pool.
+static FIRST_POOL: PoolName = PoolName(String::new());
+
+/// Indices over one `Observed`.
+pub struct View<'a> {
+    pub observed: &'a Observed,
+    pub now: Timestamp,
+    /// Unfinished pods of ours by (model, pool).
+    pods: BTreeMap<(&'a ModelKey, &'a PoolName), Vec<&'a PodObserved>>,
+    pods_on: BTreeMap<&'a str, Vec<&'a PodObserved>>,
+    /// Nodes that are cordoned because the operator wants them back.
+    draining: BTreeSet<&'a str>,
+}
+
+impl<'a> View<'a> {
+    #[must_use]
+    pub fn new(observed: &'a Observed, now: Timestamp) -> Self {
+        let (mut pods, mut pods_on) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::<_, Vec<_>>::new());
+        for pod in observed.pods.iter().filter(|p| !p.finished) {
+            if let Some(owner) = &pod.owner {
+                pods.entry((&owner.model, &owner.pool)).or_default().push(pod);
+            }
+            if let Some(node) = &pod.node {
+                pods_on.entry(node.as_str()).or_default().push(pod);
+            }
+        }
+        Self {
+            observed,
+            now,
+            pods,
+            pods_on,
+            draining: observed
+                .nodes
+                .values()
+                .filter(|node| node.unschedulable && node.victim_since.is_some())
+                .map(|node| node.name.as_str())
+                .collect(),
+        }
+    }
+
+    /// The node is cordoned because the operator wants it back.
+    #[must_use]
+    pub fn is_draining(&self, node: &str) -> bool {
+        self.draining.contains(node)
+    }
+
+    #[must_use]
+    pub fn cloud(&self) -> Option<&'a CloudObserved> {
+        self.observed.cloud.as_ref()
+    }
+
+    /// The cloud inventory is young and whole enough to give something back on.
+    #[must_use]
+    pub fn inventory_is_fresh(&self) -> bool {
+        self.cloud().is_some_and(|cloud| {
+            cloud.trouble.is_none()
+                && self.now.duration_since(cloud.read_at) <= self.observed.settings.inventory_max_age
+        })
+    }
+
+    /// Unfinished pods of a model in a pool, terminating ones included.
+    #[must_use]
+    pub fn pods(&self, model: &'a ModelKey, pool: &'a PoolName) -> &[&'a PodObserved] {
+        self.pods.get(&(model, pool)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Unfinished pods of a model in all pools, terminating ones included.
+    pub fn pods_of(&self, model: &'a ModelKey) -> impl Iterator<Item = &'a PodObserved> + '_ {
+        self.pods
+            .range((model, &FIRST_POOL)..)
+            .take_while(move |((m, _), _)| *m == model)
+            .flat_map(|(_, pods)| pods.iter().copied())
+    }
+
+    #[must_use]
+    pub fn pods_on(&self, node: &str) -> &[&'a PodObserved] {
+        self.pods_on.get(node).map_or(&[], Vec::as_slice)
+    }
+
+    /// Unfinished pods of models on a node, terminating ones included.
+    pub fn model_pods_on(&self, node: &str) -> impl Iterator<Item = &'a PodObserved> + '_ {
+        self.pods_on(node).iter().copied().filter(|p| p.owner.is_some())
+    }
+
+    pub fn nodes(&self, pool: &'a PoolName) -> impl Iterator<Item = (&'a ProviderId, &'a NodeObserved)> {
+        self.observed
+            .nodes
+            .iter()
+            .filter(move |(_, node)| &node.pool == pool)
+    }
+
+    /// Node groups that carry the uid of this pool.
+    pub fn groups(&self, uid: &'a str) -> impl Iterator<Item = &'a GroupObserved> {
+        self.cloud()
+            .into_iter()
+            .flat_map(|cloud| cloud.groups.values())
+            .filter(move |group| group.owner.pool_uid == uid)
+    }
+
+    #[must_use]
+    pub fn instance_type(&self, name: &str) -> Option<&'a InstanceType> {
+        self.cloud()?.types.get(name)
+    }
+
+    /// What DaemonSets take on a node of the pool: the largest sum seen on any node of it.
+    #[must_use]
+    pub fn daemon_overhead(&self, pool: &'a PoolName) -> Allocatable {
+        let sums = self.nodes(pool).map(|(_, node)| {
+            let daemons = self.pods_on(&node.name).iter().filter(|p| p.daemon_set);
+            daemons.fold(Allocatable::default(), |sum, pod| sum.plus(&pod.requests))
+        });
+        sums.fold(Allocatable::default(), |most, sum| Allocatable {
+            gpus: most.gpus.max(sum.gpus),
+            milli_cpu: most.milli_cpu.max(sum.milli_cpu),
+            memory_mib: most.memory_mib.max(sum.memory_mib),
+        })
+    }
+
+    /// Room for models on a new node of this type in this pool.
+    #[must_use]
+    pub fn new_node(&self, pool: &'a PoolName, instance_type: &str) -> Option<Allocatable> {
+        let instance = self.instance_type(instance_type)?;
+        Some(capacity::allocatable(instance).minus(&self.daemon_overhead(pool)))
+    }
+
+    /// Room for models on a new node of the pool, whichever of its types it will be: the least of each resource.
+    #[must_use]
+    pub fn any_new_node(&self, name: &'a PoolName, pool: &GpuPool) -> Option<Allocatable> {
+        pool.spec
+            .instance_types
+            .iter()
+            .filter_map(|t| self.new_node(name, t))
+            .reduce(|a, b| Allocatable {
+                gpus: a.gpus.min(b.gpus),
+                milli_cpu: a.milli_cpu.min(b.milli_cpu),
+                memory_mib: a.memory_mib.min(b.memory_mib),
+            })
+    }
+}
+
+/// Nodes that a group has or has ordered: the larger of its desired size and what lives in it.
+#[must_use]
+pub fn requested(group: &GroupObserved) -> u32 {
+    group.scaling.as_ref().map_or(0, |s| s.desired.max(live(group)))
+}
+
+/// Instances of a group that are not on their way out.
+#[must_use]
+pub fn live(group: &GroupObserved) -> u32 {
+    use crate::observed::Lifecycle::{InService, Pending};
+    let instances = group.scaling.iter().flat_map(|s| &s.instances);
+    let alive = instances.filter(|i| matches!(i.lifecycle, Pending | InService));
+    u32::try_from(alive.count()).unwrap_or(u32::MAX)
+}
+
+/// What one replica of a model asks for.
+#[must_use]
+pub fn request_of(model: &ModelDeployment) -> Allocatable {
+    let resources = &model.spec.runtime.resources;
+    Allocatable {
+        gpus: u32::try_from(resources.gpus).unwrap_or(0),
+        milli_cpu: milli_cpu(&resources.cpu),
+        memory_mib: memory_mib(&resources.memory),
+    }
+}
+
+/// The schema admits `3` and `250m` only.
+fn milli_cpu(quantity: &str) -> u64 {
+    match quantity.strip_suffix('m') {
+        Some(milli) => milli.parse().unwrap_or(u64::MAX),
+        None => quantity.parse::<u64>().map_or(u64::MAX, |cores| cores * 1000),
+    }
+}
+
+/// The schema admits `512Mi` and `12Gi` only.
+fn memory_mib(quantity: &str) -> u64 {
+    match (quantity.strip_suffix("Gi"), quantity.strip_suffix("Mi")) {
+        (Some(gib), _) => gib.parse::<u64>().map_or(u64::MAX, |g| g * 1024),
+        (_, Some(mib)) => mib.parse().unwrap_or(u64::MAX),
+        _ => u64::MAX,
+    }
+}
+
+/// A Deployment's pool, and the replicas that its spec asks for.
+#[must_use]
+pub fn deployment_replicas(deployment: &Deployment) -> Option<(PoolName, u32)> {
+    let labels = deployment.metadata.labels.as_ref()?;
+    let pool = PoolName(labels.get(crds::key::POOL)?.clone());
+    let replicas = deployment.spec.as_ref()?.replicas.unwrap_or(1);
+    Some((pool, u32::try_from(replicas).unwrap_or(0)))
+}
+
+/// The API refuses to create pods of this Deployment (quota, policy).
+#[must_use]
+pub fn replica_failure(deployment: &Deployment) -> Option<String> {
+    let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
+    let failing = conditions
+        .iter()
+        .find(|c| c.type_ == "ReplicaFailure" && c.status == "True")?;
+    Some(failing.message.clone().unwrap_or_default())
+}
+
+/// Demands that are alike, put together.
+#[must_use]
+pub fn grouped(requests: impl IntoIterator<Item = (Allocatable, u32)>) -> Vec<Demand> {
+    let mut by_request = BTreeMap::<(u32, u64, u64), Demand>::new();
+    for (request, count) in requests.into_iter().filter(|(_, count)| *count > 0) {
+        let key = (request.gpus, request.milli_cpu, request.memory_mib);
+        by_request
+            .entry(key)
+            .or_insert(Demand { request, count: 0 })
+            .count += count;
+    }
+    by_request.into_values().collect()
+}
+
+/// Names of the pools that a model's placement lists, in order.
+#[must_use]
+pub fn placement_pools(model: &ModelDeployment) -> Vec<PoolName> {
+    let mut seen = BTreeSet::new();
+    let names = model.spec.placement.iter().map(|p| PoolName(p.pool.clone()));
+    names.filter(|name| seen.insert(name.clone())).collect()
+}
