@@ -85,7 +85,6 @@ fn headless(shape: &Shape, cell: &Cell) -> Service {
         metadata: metadata(shape, name, cell_labels(shape, cell)),
         spec: Some(ServiceSpec {
             cluster_ip: Some("None".to_owned()),
-            publish_not_ready_addresses: Some(false),
             ..service_spec(cell_label(shape, cell))
         }),
         status: None,

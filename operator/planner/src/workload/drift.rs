@@ -68,12 +68,11 @@ fn same_key(a: &Value, b: &Value, key: &[&str]) -> bool {
     key.iter().all(|part| a.get(part) == b.get(part))
 }
 
-/// Absent and empty are one.
+/// Absent and empty are one. Not so `false` and 0: the API server's default may be another.
 fn is_empty(value: &Value) -> bool {
     match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Bool(true) => false,
-        Value::Number(n) => n.as_i64() == Some(0),
+        Value::Null => true,
+        Value::Bool(_) | Value::Number(_) => false,
         Value::String(s) => s.is_empty(),
         Value::Array(a) => a.is_empty(),
         Value::Object(o) => o.values().all(is_empty),
