@@ -186,6 +186,12 @@ fn of_answer(code: &str, message: &str, status: u16) -> CloudErrorClass {
         ("InvalidRequestException" | "InvalidParameterException", m) if m.contains("not authorized") => {
             CloudErrorClass::Denied
         }
+        // The template was made a moment ago, and EKS does not see it yet.
+        ("InvalidRequestException" | "InvalidParameterException", m)
+            if m.contains("LaunchTemplate") && m.contains("NotFound") =>
+        {
+            CloudErrorClass::Conflict
+        }
         _ if status == 429 => CloudErrorClass::Throttled,
         _ if status == 401 || status == 403 => CloudErrorClass::Denied,
         _ if status >= 500 => CloudErrorClass::Unavailable,

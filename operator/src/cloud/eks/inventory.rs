@@ -28,11 +28,12 @@ impl Eks {
     /// All or nothing.
     pub(super) async fn read_cloud(&self, query: &CatalogQuery) -> Result<CloudObserved, CloudError> {
         let read_at = Timestamp::now();
-        let ((groups, group_count), templates, (types, offered)) = try_join!(
+        let ((mut groups, group_count), templates, (types, offered)) = try_join!(
             self.read_groups(),
             self.read_templates(),
             self.types(&query.instance_types)
         )?;
+        groups.retain(|group| convert::group_owner(&self.cluster, group.tags()).is_some());
         let names: Vec<String> = groups
             .iter()
             .filter_map(convert::scaling_name)
@@ -59,7 +60,7 @@ impl Eks {
         })
     }
 
-    /// Our groups, and how many the cluster has in all.
+    /// Groups whose names could be ours, and how many the cluster has in all.
     async fn read_groups(&self) -> Result<(Vec<Nodegroup>, u32), CloudError> {
         let names = self.list_groups().await?;
         let count = u32::try_from(names.len()).unwrap_or(u32::MAX);
@@ -70,9 +71,7 @@ impl Eks {
             .try_collect()
             .await?;
         // One that went away between the two calls is gone.
-        let groups = groups.into_iter().flatten();
-        let ours = groups.filter(|group| convert::group_owner(&self.cluster, group.tags()).is_some());
-        Ok((ours.collect(), count))
+        Ok((groups.into_iter().flatten().collect(), count))
     }
 
     async fn list_groups(&self) -> Result<Vec<String>, CloudError> {
@@ -86,7 +85,7 @@ impl Eks {
             .map_err(error::failed("ListNodegroups", &self.cluster))
     }
 
-    /// Groups of the cluster whose launch template has this id.
+    /// Groups that were made from the launch template with this id, whatever became of their tags.
     pub(super) async fn groups_with_template(&self, id: &str) -> Result<Vec<String>, CloudError> {
         let (groups, _) = self.read_groups().await?;
         let with = groups
