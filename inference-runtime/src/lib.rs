@@ -1,1 +1,18 @@
-//! inference-runtime
+//! Serves ranking models over the Open Inference Protocol V2.
+//!
+//! The way of a request, with no lock held across it:
+//! `server::listener` (sockets, timers) -> `server::route` -> `admission` (permit) -> `protocol` (parse) ->
+//! `worker` (queue, one engine a thread) -> `protocol` (encode). The way of a model, once at start:
+//! `model::source` -> `model::digest` -> `model::config` -> `engine` -> `model::warmup` -> ready.
+//! `lifecycle` ties both together and is the only place that ends the process.
+
+pub mod admission;
+pub mod args;
+pub mod engine;
+pub mod failure;
+pub mod lifecycle;
+pub mod metrics;
+pub mod model;
+pub mod protocol;
+pub mod server;
+pub mod worker;

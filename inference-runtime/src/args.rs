@@ -1,0 +1,161 @@
+//! The command line: every flag has an environment variable, so that a pod template needs no shell.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "pinnace-runtime",
+    version,
+    about = "Serves ranking models over the Open Inference Protocol V2"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Load one model and answer requests until SIGTERM.
+    Serve(Box<Serve>),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Serve {
+    /// Where the model is: s3://bucket/path, https://host/path or file:///path; a folder, or one .onnx file.
+    #[arg(long, env = "PINNACE_MODEL_URI")]
+    pub model_uri: String,
+    /// Expected digest: of the folder's manifest.json, or of the .onnx file.
+    #[arg(long, env = "PINNACE_MODEL_DIGEST", value_parser = optional_digest)]
+    pub model_digest: Option<OptionalDigest>,
+    /// Version name in the protocol and in metrics.
+    #[arg(long, env = "PINNACE_MODEL_VERSION", default_value = "1")]
+    pub model_version: String,
+    /// Name in the protocol's paths.
+    #[arg(long, env = "PINNACE_MODEL_NAME")]
+    pub model_name: String,
+    /// Address of the serving port.
+    #[arg(long, env = "PINNACE_LISTEN", default_value = "0.0.0.0:8000")]
+    pub listen: SocketAddr,
+    /// Address of probes and metrics, which overload cannot starve.
+    #[arg(long, env = "PINNACE_ADMIN_LISTEN", default_value = "0.0.0.0:8002")]
+    pub admin_listen: SocketAddr,
+    /// Requests admitted and not yet answered; more are refused with 429.
+    #[arg(long, env = "PINNACE_MAX_QUEUE", default_value_t = 4096)]
+    pub max_queue: usize,
+    /// Bytes of admitted request bodies; more are refused with 429.
+    #[arg(long, env = "PINNACE_MAX_QUEUE_BYTES", default_value_t = 256 << 20)]
+    pub max_queue_bytes: usize,
+    /// Bytes of one request body; more are refused with 413.
+    #[arg(long, env = "PINNACE_MAX_BODY_BYTES", default_value_t = 16 << 20)]
+    pub max_body_bytes: usize,
+    /// Open connections on the serving port; more wait to be accepted.
+    #[arg(long, env = "PINNACE_MAX_CONNECTIONS", default_value_t = 4096)]
+    pub max_connections: usize,
+    /// Deadline of a request that names none.
+    #[arg(long, env = "PINNACE_REQUEST_TIMEOUT", default_value = "5s", value_parser = duration)]
+    pub request_timeout: Duration,
+    /// Time for the header of a request, and how long an idle connection is kept.
+    #[arg(long, env = "PINNACE_HEADER_TIMEOUT", default_value = "75s", value_parser = duration)]
+    pub header_timeout: Duration,
+    /// Time for the body of a request.
+    #[arg(long, env = "PINNACE_BODY_TIMEOUT", default_value = "10s", value_parser = duration)]
+    pub body_timeout: Duration,
+    /// Age at which connections are asked to close, less up to a quarter, so that new replicas get load.
+    #[arg(long, env = "PINNACE_CONNECTION_MAX_AGE", default_value = "5m", value_parser = duration)]
+    pub connection_max_age: Duration,
+    /// Engine threads; by default the cores available to the process.
+    #[arg(long, env = "PINNACE_WORKERS")]
+    pub workers: Option<usize>,
+    /// Where the engine runs, instead of what the model's config.yaml says.
+    #[arg(long, env = "PINNACE_DEVICE")]
+    pub device: Option<crate::model::config::Device>,
+    /// Verified models are kept here, by digest.
+    #[arg(long, env = "PINNACE_CACHE_DIR", default_value = "/var/cache/pinnace")]
+    pub cache_dir: PathBuf,
+    /// After SIGTERM, how long new requests are still accepted.
+    #[arg(long, env = "PINNACE_DRAIN_DELAY", default_value = "5s", value_parser = duration)]
+    pub drain_delay: Duration,
+    /// After that, how long accepted requests may take.
+    #[arg(long, env = "PINNACE_DRAIN_TIMEOUT", default_value = "60s", value_parser = duration)]
+    pub drain_timeout: Duration,
+    /// Time for fetching, loading and warming the model.
+    #[arg(long, env = "PINNACE_STARTUP_TIMEOUT", default_value = "10m", value_parser = duration)]
+    pub startup_timeout: Duration,
+    /// Where the reason of a failed load is written, if the file exists.
+    #[arg(long, env = "PINNACE_TERMINATION_LOG", default_value = "/dev/termination-log")]
+    pub termination_log: PathBuf,
+    /// How log lines look.
+    #[arg(long, env = "PINNACE_LOG_FORMAT", value_enum, default_value = "json")]
+    pub log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogFormat {
+    Json,
+    Text,
+}
+
+/// An empty environment variable means no digest: a template can always set it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OptionalDigest(pub Option<crate::model::digest::Digest>);
+
+fn optional_digest(text: &str) -> Result<OptionalDigest, String> {
+    if text.is_empty() {
+        return Ok(OptionalDigest(None));
+    }
+    text.parse().map(|digest| OptionalDigest(Some(digest)))
+}
+
+impl Serve {
+    pub fn digest(&self) -> Option<&crate::model::digest::Digest> {
+        self.model_digest.as_ref().and_then(|digest| digest.0.as_ref())
+    }
+
+    /// Engine threads, at least one.
+    pub fn worker_count(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.workers.filter(|count| *count > 0).unwrap_or_else(cores)
+    }
+}
+
+/// `500ms`, `5s`, `10m`, `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number
+        .parse()
+        .map_err(|_| format!("{text:?} is not a duration like 500ms, 5s or 10m"))?;
+    let seconds = match unit {
+        "ms" => number / 1000.0,
+        "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        _ => return Err(format!("{text:?} needs a unit: ms, s, m or h")),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|error| format!("{text:?}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));
+        for bad in ["5", "s", "-1s", "1d", ""] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn empty_digest_is_none() {
+        assert_eq!(optional_digest(""), Ok(OptionalDigest(None)));
+        assert!(optional_digest("sha256:12").is_err());
+    }
+}

@@ -1,0 +1,161 @@
+//! Tensors as the protocol and the engines see them: typed, row-major, contiguous.
+
+/// Data types of the protocol that a model may use.
+macro_rules! datatypes {
+    ($($variant:ident $rust:ty, $protocol:literal;)*) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Datatype { $($variant),* }
+
+        impl Datatype {
+            pub const ALL: &[Datatype] = &[$(Datatype::$variant),*];
+
+            /// Name in the protocol.
+            pub fn name(self) -> &'static str {
+                match self { $(Datatype::$variant => $protocol),* }
+            }
+
+            /// Bytes of one element.
+            pub fn size(self) -> usize {
+                match self { $(Datatype::$variant => size_of::<$rust>()),* }
+            }
+
+            pub fn parse(name: &str) -> Option<Datatype> {
+                match name { $($protocol => Some(Datatype::$variant),)* _ => None }
+            }
+
+            /// `count` elements of zero.
+            pub fn zeros(self, count: usize) -> Data {
+                match self { $(Datatype::$variant => Data::$variant(vec![<$rust>::default(); count])),* }
+            }
+        }
+
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Data { $($variant(Vec<$rust>)),* }
+
+        impl Data {
+            pub fn datatype(&self) -> Datatype {
+                match self { $(Data::$variant(_) => Datatype::$variant),* }
+            }
+
+            /// Number of elements.
+            pub fn count(&self) -> usize {
+                match self { $(Data::$variant(values) => values.len()),* }
+            }
+        }
+    };
+}
+
+datatypes! {
+    Bool bool, "BOOL";
+    U8 u8, "UINT8";
+    U16 u16, "UINT16";
+    U32 u32, "UINT32";
+    U64 u64, "UINT64";
+    I8 i8, "INT8";
+    I16 i16, "INT16";
+    I32 i32, "INT32";
+    I64 i64, "INT64";
+    F32 f32, "FP32";
+    F64 f64, "FP64";
+}
+
+/// Runs `$body` with `$values` bound to the vector of any numeric (not BOOL) tensor, and `$bool` for BOOL.
+#[macro_export]
+macro_rules! with_numbers {
+    ($data:expr, $values:ident => $body:expr, bool $bools:ident => $boolean:expr) => {
+        match $data {
+            $crate::engine::Data::Bool($bools) => $boolean,
+            $crate::engine::Data::U8($values) => $body,
+            $crate::engine::Data::U16($values) => $body,
+            $crate::engine::Data::U32($values) => $body,
+            $crate::engine::Data::U64($values) => $body,
+            $crate::engine::Data::I8($values) => $body,
+            $crate::engine::Data::I16($values) => $body,
+            $crate::engine::Data::I32($values) => $body,
+            $crate::engine::Data::I64($values) => $body,
+            $crate::engine::Data::F32($values) => $body,
+            $crate::engine::Data::F64($values) => $body,
+        }
+    };
+}
+
+impl Data {
+    /// Index of the first NaN or infinity.
+    pub fn first_non_finite(&self) -> Option<usize> {
+        match self {
+            Data::F32(values) => values.iter().position(|value| !value.is_finite()),
+            Data::F64(values) => values.iter().position(|value| !value.is_finite()),
+            _ => None,
+        }
+    }
+
+    /// Little-endian bytes, as in the binary tensor extension.
+    pub fn to_bytes(&self, bytes: &mut Vec<u8>) {
+        bytes.reserve(self.count() * self.datatype().size());
+        with_numbers!(self,
+            values => values.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes())),
+            bool values => bytes.extend(values.iter().map(|value| u8::from(*value))))
+    }
+}
+
+/// Little-endian bytes into elements; `None` when the length is no multiple, or a BOOL is neither 0 nor 1.
+pub fn from_bytes(datatype: Datatype, bytes: &[u8]) -> Option<Data> {
+    macro_rules! read {
+        ($variant:ident, $rust:ty) => {{
+            let (elements, rest) = bytes.as_chunks::<{ size_of::<$rust>() }>();
+            rest.is_empty().then(|| {
+                Data::$variant(
+                    elements
+                        .iter()
+                        .map(|chunk| <$rust>::from_le_bytes(*chunk))
+                        .collect(),
+                )
+            })
+        }};
+    }
+    match datatype {
+        Datatype::Bool if bytes.iter().all(|byte| *byte <= 1) => {
+            Some(Data::Bool(bytes.iter().map(|byte| *byte == 1).collect()))
+        }
+        Datatype::Bool => None,
+        Datatype::U8 => Some(Data::U8(bytes.to_vec())),
+        Datatype::U16 => read!(U16, u16),
+        Datatype::U32 => read!(U32, u32),
+        Datatype::U64 => read!(U64, u64),
+        Datatype::I8 => read!(I8, i8),
+        Datatype::I16 => read!(I16, i16),
+        Datatype::I32 => read!(I32, i32),
+        Datatype::I64 => read!(I64, i64),
+        Datatype::F32 => read!(F32, f32),
+        Datatype::F64 => read!(F64, f64),
+    }
+}
+
+/// A tensor; `data.count()` is the product of `shape`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    pub shape: Vec<usize>,
+    pub data: Data,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_round_trip_for_every_datatype() {
+        for datatype in Datatype::ALL {
+            assert_eq!(Datatype::parse(datatype.name()), Some(*datatype));
+            let raw: Vec<u8> = (0..3 * datatype.size()).map(|i| u8::from(i % 2 == 0)).collect();
+            let data = from_bytes(*datatype, &raw).unwrap();
+            assert_eq!((data.count(), data.datatype()), (3, *datatype));
+            let mut bytes = Vec::new();
+            data.to_bytes(&mut bytes);
+            assert_eq!(bytes, raw);
+            if datatype.size() > 1 {
+                assert!(from_bytes(*datatype, &raw[1..]).is_none());
+            }
+        }
+        assert!(from_bytes(Datatype::Bool, &[2]).is_none());
+    }
+}

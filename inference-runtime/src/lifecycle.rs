@@ -1,0 +1,220 @@
+//! From start to exit: ports at once, the model behind them, ready after warm-up, drained at SIGTERM.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::args::Serve;
+use crate::engine::onnx::OnnxLoader;
+use crate::engine::{Engine, Loader};
+use crate::failure::{LoadFailure, Reason};
+use crate::metrics::Phase;
+use crate::model::config::ModelConfig;
+use crate::model::folder::{self, ModelFolder};
+use crate::model::uri::ModelUri;
+use crate::model::{ServedModel, warmup};
+use crate::server::listener::{self, Limits};
+use crate::server::route;
+use crate::server::state::{Ready, Serving};
+use crate::worker::Workers;
+
+/// Connections on the admin port: a kubelet, an operator and a few scrapers.
+const ADMIN_CONNECTIONS: usize = 64;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: std::net::SocketAddr,
+        source: std::io::Error,
+    },
+    #[error("cannot watch for signals")]
+    Signal { source: std::io::Error },
+}
+
+/// Serves until a signal ends it; the exit code is 1 when the model cannot be served.
+pub async fn run(args: Serve) -> Result<ExitCode, StartError> {
+    let serving = Arc::new(Serving::new(&args));
+    let (stop, stopping) = watch::channel(false);
+    let mut signals = Signals::new()?;
+    let admin = listen(args.admin_listen).await?;
+    let port = listen(args.listen).await?;
+    let limits = |connections, max_age| Limits {
+        connections,
+        header_timeout: args.header_timeout,
+        max_age,
+    };
+    let admin_limits = limits(ADMIN_CONNECTIONS, Duration::from_secs(3600));
+    // The admin port answers until the very end: a probe that fails would look like a crash.
+    let (_admin_stop, admin_stopping) = watch::channel(false);
+    tokio::spawn(listener::run(
+        admin,
+        Arc::clone(&serving),
+        admin_limits,
+        admin_stopping,
+        route::admin,
+    ));
+    let port_limits = limits(args.max_connections, args.connection_max_age);
+    let served = tokio::spawn(listener::run(
+        port,
+        Arc::clone(&serving),
+        port_limits,
+        stopping,
+        route::serve,
+    ));
+    tracing::info!(listen = %args.listen, admin = %args.admin_listen, uri = args.model_uri, "starting");
+
+    let loading = tokio::time::timeout(args.startup_timeout, load(&args, &serving));
+    let loaded = tokio::select! {
+        loaded = loading => loaded.unwrap_or_else(|_| Err(too_slow(&args))),
+        name = signals.next() => {
+            tracing::info!(signal = name, "stopped before the model was loaded");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    if let Err(failure) = loaded {
+        tracing::error!(reason = ?failure.reason, message = failure.message, "the model cannot be served");
+        failure.write_termination_message(&args.termination_log);
+        return Ok(ExitCode::FAILURE);
+    }
+    tracing::info!(model = args.model_name, version = args.model_version, "ready");
+
+    let name = signals.next().await;
+    tracing::info!(signal = name, delay = ?args.drain_delay, "draining: not ready, still accepting");
+    serving.drain();
+    tokio::select! {
+        () = tokio::time::sleep(args.drain_delay) => {}
+        _ = signals.next() => tracing::info!("second signal: no longer accepting"),
+    }
+    let _ = stop.send(true);
+    tokio::select! {
+        _ = served => tracing::info!("drained"),
+        () = tokio::time::sleep(args.drain_timeout) => {
+            tracing::warn!(in_flight = serving.admission.requests(), "drain timeout: leaving with requests unanswered");
+        }
+        _ = signals.next() => tracing::warn!("another signal: leaving at once"),
+    }
+    if let Some(ready) = serving.model() {
+        ready.workers.close();
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn too_slow(args: &Serve) -> LoadFailure {
+    let message = format!(
+        "{} was not ready within {:?}; raise --startup-timeout, or use a smaller or nearer model",
+        args.model_uri, args.startup_timeout
+    );
+    LoadFailure::permanent(Reason::ModelUnreachable, message)
+}
+
+async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| StartError::Listen { address, source })
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, StartError> {
+        let watch = |kind| signal(kind).map_err(|source| StartError::Signal { source });
+        Ok(Self {
+            terminate: watch(SignalKind::terminate())?,
+            interrupt: watch(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Times of the phases of a load.
+struct Clock<'a> {
+    serving: &'a Serving,
+    since: Instant,
+}
+
+impl Clock<'_> {
+    fn phase(&mut self, phase: &'static str) {
+        let seconds = self.since.elapsed().as_secs_f64();
+        self.serving
+            .metrics
+            .load_seconds
+            .get_or_create(&Phase { phase })
+            .set(seconds);
+        tracing::info!(phase, seconds, "loading");
+        self.since = Instant::now();
+    }
+}
+
+/// Makes the model ready: fetched, verified, loaded once a worker, warm.
+async fn load(args: &Serve, serving: &Arc<Serving>) -> Result<(), LoadFailure> {
+    let uri: ModelUri = args
+        .model_uri
+        .parse()
+        .map_err(|error: crate::model::uri::UriError| {
+            LoadFailure::permanent(Reason::ModelNotFound, error.to_string())
+        })?;
+    let mut clock = Clock {
+        serving,
+        since: Instant::now(),
+    };
+    let folder = folder::fetch(&uri, args.digest(), &args.cache_dir).await?;
+    clock.phase("fetch");
+    tracing::info!(digest = %folder.digest, "model verified");
+    let (args, shared) = (args.clone(), Arc::clone(serving));
+    let loading = tokio::task::spawn_blocking(move || build(&args, &folder, &shared));
+    let ready = loading.await.map_err(|error| {
+        LoadFailure::permanent(Reason::ModelInvalid, format!("loading the model failed: {error}"))
+    })??;
+    serving.set_model(ready);
+    Ok(())
+}
+
+/// Loads and warms one engine a worker. Blocks.
+fn build(args: &Serve, folder: &ModelFolder, serving: &Serving) -> Result<Ready, LoadFailure> {
+    let mut clock = Clock {
+        serving,
+        since: Instant::now(),
+    };
+    let mut config = ModelConfig::parse(&folder.read(ModelConfig::FILE)?.unwrap_or_default())?;
+    config.device = args.device.unwrap_or(config.device);
+    let mut loader = OnnxLoader::new()?;
+    let first = loader.load(&folder.model(), config.device)?;
+    config.check(&first.signature)?;
+    let model = ServedModel {
+        name: args.model_name.clone(),
+        version: args.model_version.clone(),
+        signature: Arc::new(first.signature),
+        config: Arc::new(config),
+    };
+    let mut engines: Vec<Box<dyn Engine>> = vec![first.engine];
+    while engines.len() < args.worker_count() {
+        engines.push(loader.load(&folder.model(), model.config.device)?.engine);
+    }
+    clock.phase("load");
+    let samples = warmup::samples(folder, &model)?;
+    for engine in &mut engines {
+        warmup::warm(engine.as_mut(), &model, &samples)?;
+    }
+    clock.phase("warm_up");
+    let workers = Workers::start(engines).map_err(|error| {
+        LoadFailure::permanent(
+            Reason::ModelInvalid,
+            format!("engine threads do not start: {error}"),
+        )
+    })?;
+    Ok(Ready { model, workers })
+}

@@ -1,0 +1,154 @@
+//! Prometheus metrics. Labels are static words and the model's name; never the text of an error.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Labels {
+    pub model: String,
+    pub version: String,
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Phase {
+    pub phase: &'static str,
+}
+
+type Seconds = Gauge<f64, std::sync::atomic::AtomicU64>;
+
+pub struct Metrics {
+    registry: Registry,
+    pub requests: Family<Labels, Counter>,
+    pub pairs: Family<Labels, Counter>,
+    pub items: Family<Labels, Counter>,
+    pub request_seconds: Histogram,
+    pub queue_seconds: Histogram,
+    pub compute_seconds: Histogram,
+    pub load_seconds: Family<Phase, Seconds>,
+    pub admitted: Gauge,
+    pub admitted_bytes: Gauge,
+    pub waiting: Gauge,
+    pub connections: Gauge,
+    pub ready: Gauge,
+}
+
+/// 50 us to 13 s, each bound half as large again as the one before.
+fn latency() -> Histogram {
+    Histogram::new(exponential_buckets(50e-6, 1.5, 32))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("pinnace"),
+            requests: Family::default(),
+            pairs: Family::default(),
+            items: Family::default(),
+            request_seconds: latency(),
+            queue_seconds: latency(),
+            compute_seconds: latency(),
+            load_seconds: Family::default(),
+            admitted: Gauge::default(),
+            admitted_bytes: Gauge::default(),
+            waiting: Gauge::default(),
+            connections: Gauge::default(),
+            ready: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "requests",
+            "Infer requests (lists) by outcome",
+            self.requests.clone(),
+        );
+        registry.register("pairs", "Candidates scored, by outcome", self.pairs.clone());
+        registry.register("items", "Candidates returned, by outcome", self.items.clone());
+        let seconds = || Unit::Seconds;
+        let time = self.request_seconds.clone();
+        registry.register_with_unit(
+            "request",
+            "From the header read to the answer made",
+            seconds(),
+            time,
+        );
+        let time = self.queue_seconds.clone();
+        registry.register_with_unit("queue", "Waiting for an engine", seconds(), time);
+        let time = self.compute_seconds.clone();
+        registry.register_with_unit("compute", "In the engine", seconds(), time);
+        let time = self.load_seconds.clone();
+        registry.register_with_unit("load", "Making the model ready, by phase", seconds(), time);
+        registry.register(
+            "in_flight",
+            "Requests admitted and not yet answered",
+            self.admitted.clone(),
+        );
+        registry.register(
+            "in_flight_bytes",
+            "Bytes of their bodies",
+            self.admitted_bytes.clone(),
+        );
+        registry.register(
+            "queue_length",
+            "Requests waiting for an engine",
+            self.waiting.clone(),
+        );
+        registry.register(
+            "connections",
+            "Open connections on the serving port",
+            self.connections.clone(),
+        );
+        registry.register("ready", "1 while the replica takes requests", self.ready.clone());
+    }
+
+    /// The text format.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            Err(error) => {
+                tracing::error!(%error, "metrics not encoded");
+                String::new()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        let metrics = Metrics::default();
+        let labels = Labels {
+            model: "m".into(),
+            version: "1".into(),
+            outcome: "ok",
+        };
+        metrics.requests.get_or_create(&labels).inc();
+        metrics
+            .load_seconds
+            .get_or_create(&Phase { phase: "fetch" })
+            .set(0.5);
+        let text = metrics.encode();
+        for line in [
+            "pinnace_requests_total{model=\"m\",version=\"1\",outcome=\"ok\"} 1",
+            "pinnace_load_seconds{phase=\"fetch\"} 0.5",
+            "pinnace_queue_seconds_count 0",
+            "pinnace_ready 0",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::engine::{Data, Signature};
+use crate::model::config::ModelConfig;
+
+pub fn model() -> ServedModel {
+    let rows = || Dim::Named("n".into());
+    let spec = |name: &str, datatype, dims| TensorSpec {
+        name: name.into(),
+        datatype,
+        dims,
+    };
+    let signature = Signature {
+        inputs: vec![
+            spec("dense", Datatype::F32, vec![rows(), Dim::Fixed(2)]),
+            spec("ids", Datatype::I64, vec![rows(), Dim::Fixed(1)]),
+        ],
+        outputs: vec![spec("score", Datatype::F32, vec![rows()])],
+    };
+    let config =
+        ModelConfig::parse("device: cpu\nmaxBatchSize: 3\ninputs: {ids: {vocabularies: [10]}}").unwrap();
+    ServedModel {
+        name: "m".into(),
+        version: "3".into(),
+        signature: Arc::new(signature),
+        config: Arc::new(config),
+    }
+}
+
+const DENSE: &str = r#"{"name":"dense","shape":[2,2],"datatype":"FP32","data":[1,2,3,4.5]}"#;
+const IDS: &str = r#"{"name":"ids","shape":[2,1],"datatype":"INT64","data":[[7],[8]]}"#;
+
+fn body(inputs: &[&str], rest: &str) -> Vec<u8> {
+    format!(r#"{{"inputs":[{}]{rest}}}"#, inputs.join(",")).into_bytes()
+}
+
+#[test]
+fn json_in_any_order() {
+    let text = body(
+        &[IDS, DENSE],
+        r#","id":"x","parameters":{"timeout":5000,"triton_enable_empty_final_response":true}"#,
+    );
+    let request = parse(&text, None, &model()).unwrap();
+    assert_eq!(request.id.as_deref(), Some("x"));
+    assert_eq!(request.timeout, Some(Duration::from_millis(5)));
+    assert_eq!(request.batch.rows, 2);
+    assert_eq!(request.batch.inputs[0].data, Data::F32(vec![1.0, 2.0, 3.0, 4.5]));
+    assert_eq!(request.batch.inputs[1].data, Data::I64(vec![7, 8]));
+    assert_eq!(
+        request.outputs,
+        [WantedOutput {
+            index: 0,
+            binary: false
+        }]
+    );
+}
+
+fn binary(sizes: [usize; 2], tail: &[u8]) -> Result<InferRequest, ApiError> {
+    let dense = format!(
+        r#"{{"name":"dense","shape":[1,2],"datatype":"FP32","parameters":{{"binary_data_size":{}}}}}"#,
+        sizes[0]
+    );
+    let ids = format!(
+        r#"{{"name":"ids","shape":[1,1],"datatype":"INT64","parameters":{{"binary_data_size":{}}}}}"#,
+        sizes[1]
+    );
+    let mut text = body(
+        &[&dense, &ids],
+        r#","outputs":[{"name":"score","parameters":{"binary_data":true}}]"#,
+    );
+    let length = text.len();
+    text.extend_from_slice(tail);
+    parse(&text, Some(length), &model())
+}
+
+#[test]
+fn binary_tensors_follow_the_json() {
+    let mut tail = Vec::new();
+    tail.extend(1.5_f32.to_le_bytes());
+    tail.extend((-2.0_f32).to_le_bytes());
+    tail.extend(9_i64.to_le_bytes());
+    let request = binary([8, 8], &tail).unwrap();
+    assert_eq!(request.batch.inputs[0].data, Data::F32(vec![1.5, -2.0]));
+    assert_eq!(request.batch.inputs[1].data, Data::I64(vec![9]));
+    assert!(request.outputs[0].binary);
+    for (sizes, tail) in [
+        ([8, 8], &tail[..15]),
+        ([8, 8], &tail[..0]),
+        ([4, 8], &tail[..12]),
+        ([8, 16], &[0; 24][..]),
+    ] {
+        assert!(
+            binary(sizes, tail)
+                .unwrap_err()
+                .message
+                .contains("binary_data_size"),
+            "{sizes:?}"
+        );
+    }
+    tail.push(0);
+    assert!(
+        binary([8, 8], &tail)
+            .unwrap_err()
+            .message
+            .contains("1 bytes are left")
+    );
+    assert!(
+        parse(b"{}", Some(3), &model())
+            .unwrap_err()
+            .message
+            .contains("Inference-Header-Content-Length")
+    );
+    assert!(parse(b"{}", Some(usize::MAX), &model()).is_err());
+}
+
+#[test]
+fn every_error_names_what_is_wrong() {
+    let dense = |change: (&str, &str)| body(&[&DENSE.replace(change.0, change.1), IDS], "");
+    let ids = |change: (&str, &str)| body(&[DENSE, &IDS.replace(change.0, change.1)], "");
+    let cases: Vec<(Vec<u8>, &str)> = vec![
+        (b"".to_vec(), "not an infer request"),
+        (b"\xff".to_vec(), "not an infer request"),
+        (b"[]".to_vec(), "not an infer request"),
+        (b"{}".to_vec(), "inputs"),
+        ("[".repeat(100_000).into_bytes(), "not an infer request"),
+        (body(&[], ""), "\"dense\" is missing"),
+        (body(&[DENSE], ""), "\"ids\" is missing"),
+        (body(&[DENSE, IDS, IDS], ""), "\"ids\" is there twice"),
+        (
+            body(&[DENSE, IDS, &IDS.replace("\"ids\"", "\"x\"")], ""),
+            "\"x\" is not one of",
+        ),
+        (dense(("FP32", "FP64")), "takes FP32"),
+        (dense(("FP32", "BYTES")), "BYTES"),
+        (dense(("[2,2]", "[4]")), "takes [-1, 2]"),
+        (dense(("[2,2]", "[4,1]")), "takes [-1, 2]"),
+        (dense(("[2,2]", "[-2,2]")), "shape"),
+        (dense(("[2,2]", "[2,3]")), "6 elements"),
+        (
+            dense(("[2,2]", "[4611686018427387904,4611686018427387904]")),
+            "too large",
+        ),
+        (dense(("[2,2]", "[4611686018427387904,1]")), "too large"),
+        (dense(("[2,2]", "[1073741824,2]")), "2147483648 elements"),
+        (dense(("4.5", "\"a\"")), "dense"),
+        (
+            dense(("\"data\":[1,2,3,4.5]", "\"data\":null")),
+            "neither data nor",
+        ),
+        (
+            dense((
+                "\"data\":[1,2,3,4.5]",
+                "\"parameters\":{\"shared_memory_region\":\"r\"}",
+            )),
+            "shared memory",
+        ),
+        (ids(("[[7],[8]]", "[7,10]")), "vocabulary"),
+        (ids(("[[7],[8]]", "[7,-1]")), "vocabulary"),
+        (ids(("[[7],[8]]", "[7,1.5]")), "INT64"),
+        (ids(("[2,1]", "[1,1]")), "more than 1 elements"),
+        (
+            body(
+                &[DENSE, &IDS.replace("[2,1]", "[1,1]").replace("[[7],[8]]", "[7]")],
+                "",
+            ),
+            "\"n\" is 1 here and 2",
+        ),
+        (
+            body(&[DENSE, IDS], r#","outputs":[{"name":"x"}]"#),
+            "\"x\" is not one of",
+        ),
+        (
+            body(&[DENSE, IDS], r#","outputs":[{"name":"score"},{"name":"score"}]"#),
+            "twice",
+        ),
+        (
+            body(
+                &[DENSE, IDS],
+                r#","outputs":[{"name":"score","parameters":{"classification":2}}]"#,
+            ),
+            "classification",
+        ),
+        (
+            body(
+                &[
+                    &DENSE
+                        .replace("[2,2]", "[4,2]")
+                        .replace("[1,2,3,4.5]", "[1,2,3,4,5,6,7,8]"),
+                    &IDS.replace("[2,1]", "[4,1]").replace("[[7],[8]]", "[1,2,3,4]"),
+                ],
+                "",
+            ),
+            "maxBatchSize",
+        ),
+    ];
+    for (text, named) in cases {
+        let error = parse(&text, None, &model()).unwrap_err();
+        assert_eq!(error.status, http::StatusCode::BAD_REQUEST);
+        assert!(
+            error.message.contains(named),
+            "wanted {named:?}, got {:?}",
+            error.message
+        );
+    }
+}
+
+#[test]
+fn zero_rows_are_refused() {
+    let empty = |tensor: &str, data: &str| tensor.replace("[2,", "[0,").replace(data, "[]");
+    let text = body(&[&empty(DENSE, "[1,2,3,4.5]"), &empty(IDS, "[[7],[8]]")], "");
+    assert!(
+        parse(&text, None, &model())
+            .unwrap_err()
+            .message
+            .contains("at least 1")
+    );
+}

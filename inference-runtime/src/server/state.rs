@@ -1,0 +1,76 @@
+//! What the handlers share.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::admission::Admission;
+use crate::metrics::Metrics;
+use crate::model::ServedModel;
+use crate::worker::Workers;
+
+/// A model with its engines.
+pub struct Ready {
+    pub model: ServedModel,
+    pub workers: Arc<Workers>,
+}
+
+/// One process's serving: at first without a model, then with one, at last draining.
+pub struct Serving {
+    pub model_name: String,
+    pub model_version: String,
+    pub admission: Arc<Admission>,
+    pub metrics: Metrics,
+    pub max_body_bytes: usize,
+    pub body_timeout: Duration,
+    pub request_timeout: Duration,
+    ready: OnceLock<Ready>,
+    draining: AtomicBool,
+}
+
+impl Serving {
+    pub fn new(args: &crate::args::Serve) -> Self {
+        let workers = args.worker_count();
+        let limits = crate::admission::Limits {
+            requests: args.max_queue,
+            bytes: args.max_queue_bytes,
+            workers,
+        };
+        Self {
+            model_name: args.model_name.clone(),
+            model_version: args.model_version.clone(),
+            admission: Admission::new(limits),
+            metrics: Metrics::default(),
+            max_body_bytes: args.max_body_bytes,
+            body_timeout: args.body_timeout,
+            request_timeout: args.request_timeout,
+            ready: OnceLock::new(),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// The model, once it is loaded and warm; also while draining.
+    pub fn model(&self) -> Option<&Ready> {
+        self.ready.get()
+    }
+
+    pub fn set_model(&self, ready: Ready) {
+        if self.ready.set(ready).is_ok() {
+            self.metrics.ready.set(1);
+        }
+    }
+
+    /// Whether new requests should be sent here.
+    pub fn is_ready(&self) -> bool {
+        self.ready.get().is_some() && !self.is_draining()
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.metrics.ready.set(0);
+    }
+}
