@@ -204,110 +204,32 @@ mod tests {
     use super::*;
     use CloudErrorClass as Class;
 
+    #[rustfmt::skip]
+    const ANSWERS: &[(&str, &str, u16, Class)] = &[
+        ("ThrottlingException", "Rate exceeded", 400, Class::Throttled),
+        ("RequestLimitExceeded", "Request limit exceeded.", 503, Class::Throttled),
+        ("", "", 429, Class::Throttled),
+        ("ServerException", "Internal server error", 500, Class::Unavailable),
+        ("ServiceUnavailable", "The service is unavailable", 503, Class::Unavailable),
+        ("UnauthorizedOperation", "You are not authorized to perform this operation.", 403, Class::Denied),
+        ("AccessDenied", "User is not authorized to perform: autoscaling:SetDesiredCapacity", 403, Class::Denied),
+        ("InvalidRequestException", "You are not authorized to launch instances with this launch template.", 400, Class::Denied),
+        ("ResourceLimitExceededException", "Node group limit of 30 exceeded", 400, Class::Quota),
+        ("VcpuLimitExceeded", "You have requested more vCPU capacity", 400, Class::Quota),
+        ("ResourceInUseException", "NodeGroup already exists with name g", 409, Class::Conflict),
+        ("InvalidLaunchTemplateName.AlreadyExistsException", "already in use", 400, Class::Conflict),
+        ("ValidationError", "The instance i-1 is not in InService or EnteringStandby or Standby.", 400, Class::Conflict),
+        ("ValidationError", "AutoScalingGroup name not found - g not found", 400, Class::NotFound),
+        ("ValidationError", "New SetDesiredCapacity value 9 is above max value 5", 400, Class::Invalid),
+        ("ResourceNotFoundException", "No node group found for name: g.", 404, Class::NotFound),
+        ("InvalidSubnetID.NotFound", "The subnet ID 'subnet-1' does not exist", 400, Class::NotFound),
+        ("InvalidParameterException", "Requested release version is not valid", 400, Class::Invalid),
+    ];
+
     #[test]
     fn answers_have_a_class() {
-        let table = [
-            ("ThrottlingException", "Rate exceeded", 400, Class::Throttled),
-            (
-                "RequestLimitExceeded",
-                "Request limit exceeded.",
-                503,
-                Class::Throttled,
-            ),
-            ("", "", 429, Class::Throttled),
-            (
-                "ServerException",
-                "Internal server error",
-                500,
-                Class::Unavailable,
-            ),
-            (
-                "ServiceUnavailable",
-                "The service is unavailable",
-                503,
-                Class::Unavailable,
-            ),
-            (
-                "UnauthorizedOperation",
-                "You are not authorized to perform this operation.",
-                403,
-                Class::Denied,
-            ),
-            (
-                "AccessDenied",
-                "User is not authorized to perform: autoscaling:SetDesiredCapacity",
-                403,
-                Class::Denied,
-            ),
-            (
-                "InvalidRequestException",
-                "You are not authorized to launch instances with this launch template.",
-                400,
-                Class::Denied,
-            ),
-            (
-                "ResourceLimitExceededException",
-                "Node group limit of 30 exceeded",
-                400,
-                Class::Quota,
-            ),
-            (
-                "VcpuLimitExceeded",
-                "You have requested more vCPU capacity",
-                400,
-                Class::Quota,
-            ),
-            (
-                "ResourceInUseException",
-                "NodeGroup already exists with name g",
-                409,
-                Class::Conflict,
-            ),
-            (
-                "InvalidLaunchTemplateName.AlreadyExistsException",
-                "already in use",
-                400,
-                Class::Conflict,
-            ),
-            (
-                "ValidationError",
-                "The instance i-1 is not in InService or EnteringStandby or Standby.",
-                400,
-                Class::Conflict,
-            ),
-            (
-                "ValidationError",
-                "AutoScalingGroup name not found - g not found",
-                400,
-                Class::NotFound,
-            ),
-            (
-                "ValidationError",
-                "New SetDesiredCapacity value 9 is above max value 5",
-                400,
-                Class::Invalid,
-            ),
-            (
-                "ResourceNotFoundException",
-                "No node group found for name: g.",
-                404,
-                Class::NotFound,
-            ),
-            (
-                "InvalidSubnetID.NotFound",
-                "The subnet ID 'subnet-1' does not exist",
-                400,
-                Class::NotFound,
-            ),
-            (
-                "InvalidParameterException",
-                "Requested release version is not valid",
-                400,
-                Class::Invalid,
-            ),
-        ];
-        for (code, message, status, expected) in table {
-            assert_eq!(of_answer(code, message, status), expected, "{code}: {message}");
+        for (code, message, status, expected) in ANSWERS {
+            assert_eq!(of_answer(code, message, *status), *expected, "{code}: {message}");
         }
     }
 }
