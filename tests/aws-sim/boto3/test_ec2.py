@@ -1,6 +1,6 @@
 import pytest
 from botocore.exceptions import ClientError
-from conftest import Group, create_template, eventually, tags, template_data
+from awssim import Group, create_template, eventually, tags, template_data
 
 
 def code(raised):

@@ -1,6 +1,6 @@
 import pytest
 from botocore.exceptions import ClientError
-from conftest import ACCOUNT, CLUSTER, Group, create_template, eventually, nodegroup, tags
+from awssim import ACCOUNT, CLUSTER, Group, create_template, eventually, nodegroup, tags
 
 
 def code(raised):

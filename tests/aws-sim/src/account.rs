@@ -8,6 +8,9 @@
 //! *Invariant:* pure. Time is an argument, chance is a seeded generator, Kubernetes is a list of
 //! [`NodeEffect`]s that somebody else carries out.
 
+#[cfg(test)]
+mod life;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;

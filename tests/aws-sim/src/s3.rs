@@ -35,6 +35,7 @@ pub async fn answer(sim: &Sim, principal: &str, parts: &Parts) -> Response<Body>
     let mut entry = Entry {
         service: "s3",
         action: action.to_owned(),
+        mutation: crate::wire::is_mutation(action),
         principal: principal.to_owned(),
         resource: format!("arn:aws:s3:::{path}"),
         parameters: json!({

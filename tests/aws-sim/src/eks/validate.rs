@@ -1,98 +1,16 @@
-//! CreateNodegroup's parameters, and everything EKS checks before it says yes.
+//! Everything EKS checks before it says yes to CreateNodegroup.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod metadata;
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
-use crate::account::{Account, Tags, check_tags};
+use super::request::{CreateNodegroup, ScalingConfig, UpdateConfig};
+use crate::account::{Account, check_tags};
 use crate::assumptions as aws;
 use crate::catalog::{InstanceType, Purchase, instance_type};
 use crate::ec2::launch_template::{TemplateData, TemplateRef};
 use crate::error::{ApiResult, eks};
-
-/// The body of CreateNodegroup. Fields this simulator does not model are refused by name.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct CreateNodegroup {
-    pub nodegroup_name: String,
-    pub subnets: Vec<String>,
-    pub node_role: String,
-    pub scaling_config: Option<ScalingConfig>,
-    pub disk_size: Option<u32>,
-    #[serde(default)]
-    pub instance_types: Vec<String>,
-    pub ami_type: Option<String>,
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
-    #[serde(default)]
-    pub taints: Vec<Taint>,
-    #[serde(default)]
-    pub tags: Tags,
-    pub client_request_token: Option<String>,
-    pub launch_template: Option<TemplateSpec>,
-    pub update_config: Option<UpdateConfig>,
-    pub node_repair_config: Option<NodeRepairConfig>,
-    pub capacity_type: Option<Purchase>,
-    pub version: Option<String>,
-    pub release_version: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ScalingConfig {
-    pub min_size: Option<i64>,
-    pub max_size: Option<i64>,
-    pub desired_size: Option<i64>,
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Taint {
-    pub key: String,
-    pub value: Option<String>,
-    pub effect: TaintEffect,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum TaintEffect {
-    NoSchedule,
-    NoExecute,
-    PreferNoSchedule,
-}
-
-impl TaintEffect {
-    pub fn kubernetes(self) -> &'static str {
-        match self {
-            TaintEffect::NoSchedule => "NoSchedule",
-            TaintEffect::NoExecute => "NoExecute",
-            TaintEffect::PreferNoSchedule => "PreferNoSchedule",
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TemplateSpec {
-    pub id: Option<String>,
-    pub name: Option<String>,
-    pub version: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct UpdateConfig {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_unavailable: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_unavailable_percentage: Option<u32>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct NodeRepairConfig {
-    pub enabled: bool,
-}
+use metadata::{check_labels, check_taints};
 
 /// A launch template that exists, with its version as a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -255,76 +173,6 @@ fn check_subnets(account: &Account, subnets: &[String]) -> ApiResult<Vec<(String
                 .ok_or_else(|| eks::parameter(format!("The subnet ID '{id}' does not exist")))
         })
         .collect()
-}
-
-/// Labels follow Kubernetes' rules; reserved prefixes are refused.
-fn check_labels(labels: &BTreeMap<String, String>) -> ApiResult<()> {
-    for (key, value) in labels {
-        check_label_key(key)?;
-        if !value.is_empty() && !is_label_name(value) {
-            return Err(label_error(value));
-        }
-        let reserved = ["kubernetes.io", "k8s.io", "eks.amazonaws.com"];
-        let prefix = key.split_once('/').map_or("", |(prefix, _)| prefix);
-        if reserved
-            .iter()
-            .any(|r| prefix == *r || prefix.ends_with(&format!(".{r}")))
-        {
-            return Err(eks::parameter(format!(
-                "Label cannot contain reserved prefixes [kubernetes.io/, k8s.io/, eks.amazonaws.com/]: {key}"
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn check_label_key(key: &str) -> ApiResult<()> {
-    let (prefix, name) = key.split_once('/').map_or((None, key), |(p, n)| (Some(p), n));
-    let prefix_ok = prefix.is_none_or(|p| {
-        !p.is_empty()
-            && p.chars()
-                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.')
-    });
-    if key.len() <= 253 && prefix_ok && is_label_name(name) {
-        Ok(())
-    } else {
-        Err(label_error(key))
-    }
-}
-
-fn is_label_name(name: &str) -> bool {
-    let inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    name.len() <= 63
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.ends_with(|c: char| c.is_ascii_alphanumeric())
-        && name.chars().all(inner)
-}
-
-fn label_error(value: &str) -> crate::error::ApiError {
-    eks::parameter(format!(
-        "Invalid value: {value} : field must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
-    ))
-}
-
-fn check_taints(taints: &[Taint]) -> ApiResult<()> {
-    if taints.len() > aws::MAX_TAINTS {
-        return Err(eks::parameter(format!(
-            "{} taints are more than {}",
-            taints.len(),
-            aws::MAX_TAINTS
-        )));
-    }
-    for taint in taints {
-        check_label_key(&taint.key)?;
-        if let Some(value) = taint
-            .value
-            .as_deref()
-            .filter(|v| !v.is_empty() && !is_label_name(v))
-        {
-            return Err(label_error(value));
-        }
-    }
-    Ok(())
 }
 
 fn check_update_config(config: Option<UpdateConfig>) -> ApiResult<()> {

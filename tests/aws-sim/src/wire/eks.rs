@@ -1,186 +1,19 @@
 //! EKS: rest-json. Paths name the resource, bodies are JSON.
 
 mod render;
+mod request;
 
-use axum::http::{Method, Uri};
-use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::Session;
 use super::params::Page;
-use crate::account::Tags;
 use crate::ec2::launch_template::{TemplateData, TemplateRef};
 use crate::eks::NodeGroup;
-use crate::eks::validate::CreateNodegroup;
+use crate::eks::request::CreateNodegroup;
 use crate::error::{ApiError, ApiResult, eks};
 use crate::iam::Context;
-
-#[derive(Clone, Debug)]
-pub enum Request {
-    DescribeCluster {
-        cluster: String,
-    },
-    CreateNodegroup {
-        cluster: String,
-        body: Box<CreateNodegroup>,
-        raw: Value,
-    },
-    ListNodegroups {
-        cluster: String,
-        query: Query,
-    },
-    DescribeNodegroup {
-        cluster: String,
-        name: String,
-    },
-    DeleteNodegroup {
-        cluster: String,
-        name: String,
-    },
-    ListUpdates {
-        cluster: String,
-        query: Query,
-    },
-    DescribeUpdate {
-        cluster: String,
-        id: String,
-        query: Query,
-    },
-    TagResource {
-        arn: String,
-        tags: Tags,
-    },
-    UntagResource {
-        arn: String,
-        keys: Vec<String>,
-    },
-    ListTagsForResource {
-        arn: String,
-    },
-}
-
-type Query = Vec<(String, String)>;
-
-fn value<'a>(query: &'a Query, name: &str) -> Option<&'a str> {
-    query.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str())
-}
-
-impl Request {
-    pub fn parse(method: &Method, uri: &Uri, body: &[u8]) -> ApiResult<Self> {
-        // Split before decoding: a resource name may hold an encoded slash, as ARNs do.
-        let segments: Vec<String> = uri
-            .path()
-            .trim_matches('/')
-            .split('/')
-            .map(|s| percent_decode_str(s).decode_utf8_lossy().into_owned())
-            .collect();
-        let query: Query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
-            .into_owned()
-            .collect();
-        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-        let request = match (method.as_str(), &segments[..]) {
-            ("GET", ["clusters", cluster]) => Request::DescribeCluster {
-                cluster: (*cluster).to_owned(),
-            },
-            ("POST", ["clusters", cluster, "node-groups"]) => {
-                let raw = json_body(body)?;
-                let parsed = serde_json::from_value(raw.clone())
-                    .map_err(|e| eks::parameter(format!("CreateNodegroup: {e}")))?;
-                Request::CreateNodegroup {
-                    cluster: (*cluster).to_owned(),
-                    body: Box::new(parsed),
-                    raw,
-                }
-            }
-            ("GET", ["clusters", cluster, "node-groups"]) => Request::ListNodegroups {
-                cluster: (*cluster).to_owned(),
-                query,
-            },
-            ("GET", ["clusters", cluster, "node-groups", name]) => Request::DescribeNodegroup {
-                cluster: (*cluster).to_owned(),
-                name: (*name).to_owned(),
-            },
-            ("DELETE", ["clusters", cluster, "node-groups", name]) => Request::DeleteNodegroup {
-                cluster: (*cluster).to_owned(),
-                name: (*name).to_owned(),
-            },
-            ("GET", ["clusters", cluster, "updates"]) => Request::ListUpdates {
-                cluster: (*cluster).to_owned(),
-                query,
-            },
-            ("GET", ["clusters", cluster, "updates", id]) => Request::DescribeUpdate {
-                cluster: (*cluster).to_owned(),
-                id: (*id).to_owned(),
-                query,
-            },
-            ("POST", ["tags", arn @ ..]) => {
-                let tags = serde_json::from_value(json_body(body)?["tags"].clone())
-                    .map_err(|e| bad_request(format!("tags: {e}")))?;
-                Request::TagResource {
-                    arn: arn.join("/"),
-                    tags,
-                }
-            }
-            ("DELETE", ["tags", arn @ ..]) => {
-                let keys = query
-                    .iter()
-                    .filter(|(k, _)| k == "tagKeys")
-                    .map(|(_, v)| v.clone());
-                Request::UntagResource {
-                    arn: arn.join("/"),
-                    keys: keys.collect(),
-                }
-            }
-            ("GET", ["tags", arn @ ..]) => Request::ListTagsForResource { arn: arn.join("/") },
-            _ => {
-                let message = format!("{method} {} is not simulated", uri.path());
-                return Err(ApiError::new(404, "UnknownOperationException", message));
-            }
-        };
-        Ok(request)
-    }
-
-    pub fn action(&self) -> &'static str {
-        match self {
-            Request::DescribeCluster { .. } => "DescribeCluster",
-            Request::CreateNodegroup { .. } => "CreateNodegroup",
-            Request::ListNodegroups { .. } => "ListNodegroups",
-            Request::DescribeNodegroup { .. } => "DescribeNodegroup",
-            Request::DeleteNodegroup { .. } => "DeleteNodegroup",
-            Request::ListUpdates { .. } => "ListUpdates",
-            Request::DescribeUpdate { .. } => "DescribeUpdate",
-            Request::TagResource { .. } => "TagResource",
-            Request::UntagResource { .. } => "UntagResource",
-            Request::ListTagsForResource { .. } => "ListTagsForResource",
-        }
-    }
-
-    /// For the journal.
-    pub fn parameters(&self) -> Value {
-        match self {
-            Request::DescribeCluster { cluster } => json!({ "name": cluster }),
-            Request::CreateNodegroup { cluster, raw, .. } => {
-                let mut shown = raw.clone();
-                shown["clusterName"] = json!(cluster);
-                shown
-            }
-            Request::ListNodegroups { cluster, .. } | Request::ListUpdates { cluster, .. } => {
-                json!({ "clusterName": cluster })
-            }
-            Request::DescribeNodegroup { cluster, name } | Request::DeleteNodegroup { cluster, name } => {
-                json!({ "clusterName": cluster, "nodegroupName": name })
-            }
-            Request::DescribeUpdate { cluster, id, .. } => json!({ "name": cluster, "updateId": id }),
-            Request::TagResource { arn, tags } => json!({ "resourceArn": arn, "tags": tags }),
-            Request::UntagResource { arn, keys } => json!({ "resourceArn": arn, "tagKeys": keys }),
-            Request::ListTagsForResource { arn } => json!({ "resourceArn": arn }),
-        }
-    }
-}
-
-fn json_body(body: &[u8]) -> ApiResult<Value> {
-    serde_json::from_slice(body).map_err(|e| ApiError::new(400, "SerializationException", e.to_string()))
-}
+pub use request::Request;
+use request::{Query, value};
 
 /// Tagging has error codes of its own.
 fn bad_request(message: impl Into<String>) -> ApiError {
