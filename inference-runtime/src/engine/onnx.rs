@@ -99,6 +99,8 @@ impl OnnxLoader {
         )))
     }
 
+    // `ort` hands the builder back inside its error, which makes that error large; this runs once a worker.
+    #[allow(clippy::result_large_err)]
     fn builder(&self, device: Device) -> Result<SessionBuilder, LoadFailure> {
         let failed = |error: ort::Error<SessionBuilder>| invalid(format!("session options: {error}"));
         let mut builder = Session::builder(&self.environment)

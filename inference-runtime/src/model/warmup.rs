@@ -109,7 +109,8 @@ fn compare(name: &str, actual: &Tensor, expected: &Tensor) -> Result<(), String>
             actual.shape, expected.shape
         ));
     }
-    let far = |a: f64, b: f64| !((a - b).abs() <= ABSOLUTE + RELATIVE * b.abs());
+    // A NaN is far from everything.
+    let far = |a: f64, b: f64| a.is_nan() || (a - b).abs() > ABSOLUTE + RELATIVE * b.abs();
     let differs = match (&actual.data, &expected.data) {
         (Data::F32(a), Data::F32(b)) => a
             .iter()
