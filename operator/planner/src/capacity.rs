@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn allocatable_is_what_nodes_were_measured_to_have() {
-        let type_ = |vcpus, gib, gpus| InstanceType {
+        let type_ = |vcpus, gib: u64, gpus| InstanceType {
             name: String::new(),
             vcpus,
             memory_mib: gib * 1024,
