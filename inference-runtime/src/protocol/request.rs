@@ -38,7 +38,7 @@ struct RequestParameters {
 #[derive(Deserialize)]
 struct RawTensor<'a> {
     name: String,
-    shape: Vec<usize>,
+    shape: Vec<i64>,
     datatype: String,
     #[serde(default)]
     parameters: TensorParameters,
