@@ -1,10 +1,13 @@
 """A running aws-sim seen from a test: boto3 clients, the control API, and node groups to play with."""
 
+import contextlib
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 
 import boto3
@@ -71,6 +74,34 @@ class Sim:
 
     def mark(self):
         return self.journal(2**40)["last"]
+
+
+@contextlib.contextmanager
+def start(executable, folder, more=()):
+    """A simulator at 600 times the speed of the clock, on a free loopback port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        listen = f"127.0.0.1:{free.getsockname()[1]}"
+    policy = ROOT / "terraform/modules/operator-iam/policy.json"
+    command = [executable, "serve", "--listen", listen, "--iam-policy", str(policy), "--time-scale", "600", *more]
+    log = folder / "aws-sim.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(command, stderr=out)
+    running = Sim(f"http://{listen}")
+
+    def healthy():
+        assert process.poll() is None, log.read_text()
+        try:
+            return running.control("GET", "health")["status"] == "ok"
+        except (urllib.error.URLError, ConnectionError):
+            return False
+
+    try:
+        eventually(healthy, "the simulator answers")
+        yield running
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
 
 
 def tags(**more):
