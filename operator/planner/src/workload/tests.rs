@@ -71,7 +71,10 @@ fn world(replicas: &[(&str, u32)]) -> World {
         {"key": "nvidia.com/gpu", "value": "true", "effect": "NoSchedule"},
     ]);
     World {
-        key: ModelKey { namespace: "recsys".into(), name: "ranker".into() },
+        key: ModelKey {
+            namespace: "recsys".into(),
+            name: "ranker".into(),
+        },
         model: ModelObserved {
             spec: model,
             deployments: vec![],
@@ -83,7 +86,10 @@ fn world(replicas: &[(&str, u32)]) -> World {
             foreign_budgets: vec![],
         },
         settings: settings(),
-        replicas: replicas.iter().map(|(pool, n)| (PoolName((*pool).into()), *n)).collect(),
+        replicas: replicas
+            .iter()
+            .map(|(pool, n)| (PoolName((*pool).into()), *n))
+            .collect(),
         pools: BTreeMap::from([pool("g5", taints), pool("g5-more", json!([]))]),
         surge: true,
     }
@@ -146,7 +152,14 @@ impl World {
     }
 
     fn image(&self) -> String {
-        let pod = self.model.deployments[0].spec.as_ref().unwrap().template.spec.as_ref().unwrap();
+        let pod = self.model.deployments[0]
+            .spec
+            .as_ref()
+            .unwrap()
+            .template
+            .spec
+            .as_ref()
+            .unwrap();
         pod.containers[0].image.clone().unwrap()
     }
 }
@@ -183,7 +196,7 @@ fn whole_objects() {
     let text = serde_json::to_string_pretty(&objects.apply).unwrap() + "\n";
     expect_file!["golden/small.json"].assert_eq(&text);
     assert_eq!(objects.selector, "pinnace.dev/model=ranker");
-    assert_eq!(objects.revision, "f2c9");
+    assert_eq!(objects.revision, "056b7bc7931e620d");
 }
 
 #[test]
@@ -247,27 +260,33 @@ fn cell_0_stays_while_its_pool_is_in_the_placement() {
     // The pool itself may be gone by now: its pods keep their template.
     world.pools.remove(&PoolName("g5".into()));
     world.settle();
-    assert_eq!(world.rows().iter().map(|r| r.0.as_str()).collect::<Vec<_>>(), ["g5/0"]);
+    assert_eq!(
+        world.rows().iter().map(|r| r.0.as_str()).collect::<Vec<_>>(),
+        ["g5/0"]
+    );
     assert_eq!(world.settle().apply, [] as [Value; 0]);
 }
 
 #[test]
-fn a_model_in_two_pools_keeps_the_sum_of_its_bounds() {
-    let text = |bounds: &[(&str, &str)], surge| {
+fn cells_share_the_bounds_of_the_model() {
+    let text = |surge: &str, unavailable: &str, may_surge| {
         let mut world = world(&[("g5", 2500)]);
-        (world.model.spec.spec.rollout.max_surge, world.model.spec.spec.rollout.max_unavailable) =
-            (bounds[0].0.into(), bounds[0].1.into());
-        world.surge = surge;
+        world.model.spec.spec.rollout.max_surge = surge.into();
+        world.model.spec.spec.rollout.max_unavailable = unavailable.into();
+        world.surge = may_surge;
         world.settle();
         let rows = world.rows();
-        rows.iter().map(|r| format!("{}+{}-{}", r.1, r.2, r.3)).collect::<Vec<_>>().join(" ")
+        rows.iter()
+            .map(|r| format!("{}+{}-{}", r.1, r.2, r.3))
+            .collect::<Vec<_>>()
+            .join(" ")
     };
-    assert_eq!(text(&[("2%", "1%")], true), "1000+20-10 1000+20-10 500+10-5");
-    assert_eq!(text(&[("2%", "0")], true), "1000+20-0 1000+20-0 500+10-0");
-    assert_eq!(text(&[("2%", "0")], false), "1000+0-1 1000+0-1 500+0-1");
-    assert_eq!(text(&[("2", "0")], true), "1000+1-0 1000+1-0 500+1-0");
-    assert_eq!(text(&[("0", "2")], true), "1000+0-1 1000+0-1 500+0-1");
-    assert_eq!(text(&[("0", "25")], false), "1000+0-10 1000+0-10 500+0-5");
+    assert_eq!(text("2%", "1%", true), "1000+20-10 1000+20-10 500+10-5");
+    assert_eq!(text("2%", "0", true), "1000+20-0 1000+20-0 500+10-0");
+    assert_eq!(text("2%", "0", false), "1000+0-1 1000+0-1 500+0-1");
+    assert_eq!(text("2", "0", true), "1000+1-0 1000+1-0 500+1-0");
+    assert_eq!(text("0", "2", true), "1000+0-1 1000+0-1 500+0-1");
+    assert_eq!(text("0", "25", false), "1000+0-10 1000+0-10 500+0-5");
 }
 
 #[test]
@@ -336,11 +355,27 @@ fn the_own_account_stays_until_no_pod_needs_it() {
     world.settle();
     world.model.spec.spec.runtime.service_account_name = Some("theirs".into());
     assert_eq!(world.settle().deletes, []);
-    world.model.deployments[0].status.as_mut().unwrap().updated_replicas = Some(1);
+    world.model.deployments[0]
+        .status
+        .as_mut()
+        .unwrap()
+        .updated_replicas = Some(1);
     assert_eq!(world.objects().deletes, []);
-    world.model.deployments[0].status.as_mut().unwrap().updated_replicas = Some(3);
-    let kinds: Vec<_> = world.settle().deletes.into_iter().map(|d| (d.kind, d.name)).collect();
-    assert_eq!(kinds, [("ServiceAccount".to_owned(), "pinnace-ranker".to_owned())]);
+    world.model.deployments[0]
+        .status
+        .as_mut()
+        .unwrap()
+        .updated_replicas = Some(3);
+    let kinds: Vec<_> = world
+        .settle()
+        .deletes
+        .into_iter()
+        .map(|d| (d.kind, d.name))
+        .collect();
+    assert_eq!(
+        kinds,
+        [("ServiceAccount".to_owned(), "pinnace-ranker".to_owned())]
+    );
 }
 
 #[test]
@@ -357,17 +392,27 @@ fn what_others_made_is_not_deleted() {
 #[test]
 fn names_fit_and_do_not_meet() {
     let pool = |name: &str| PoolName(name.to_owned());
-    assert_eq!(cell_name("ranker", &pool("g5"), 0), "ranker-g5-0-x");
+    assert_eq!(cell_name("ranker", &pool("g5"), 0), "ranker-g5-0-8a1fab");
     assert_ne!(cell_name("a-b", &pool("c"), 0), cell_name("a", &pool("b-c"), 0));
     let long = "x".repeat(40);
     assert!(cell_name(&long, &pool(&long), 19).len() <= DEPLOYMENT_NAME_MAX);
-    assert_ne!(cell_name(&long, &pool(&long), 1), cell_name(&long, &pool(&long), 2));
+    assert_ne!(
+        cell_name(&long, &pool(&long), 1),
+        cell_name(&long, &pool(&long), 2)
+    );
     assert!(!cell_name(&"x".repeat(38), &pool("pool"), 1).contains("--"));
 }
 
 #[test]
 fn durations() {
-    let cases = [("0s", 0), ("500ms", 1), ("1500ms", 2), ("60s", 60), ("10m", 600), ("2h", 7200)];
+    let cases = [
+        ("0s", 0),
+        ("500ms", 1),
+        ("1500ms", 2),
+        ("60s", 60),
+        ("10m", 600),
+        ("2h", 7200),
+    ];
     for (text, wanted) in cases {
         assert_eq!(seconds(text), wanted, "{text}");
     }
@@ -382,19 +427,55 @@ fn drift_table() {
         (json!({"a": 1}), json!({}), true),
         (json!({"emptyDir": {}}), json!({}), false),
         (json!({"tokens": false}), json!({}), true),
-        (json!({"limits": {"memory": "1024Mi"}}), json!({"limits": {"memory": "1Gi"}}), false),
-        (json!({"requests": {"cpu": "3000m"}}), json!({"requests": {"cpu": "3"}}), false),
-        (json!({"requests": {"cpu": "1.5"}}), json!({"requests": {"cpu": "1500m"}}), false),
-        (json!({"requests": {"cpu": "3"}}), json!({"requests": {"cpu": "2"}}), true),
-        (json!({"requests": {"cpu": "12e6"}}), json!({"requests": {"cpu": "12M"}}), false),
+        (
+            json!({"limits": {"memory": "1024Mi"}}),
+            json!({"limits": {"memory": "1Gi"}}),
+            false,
+        ),
+        (
+            json!({"requests": {"cpu": "3000m"}}),
+            json!({"requests": {"cpu": "3"}}),
+            false,
+        ),
+        (
+            json!({"requests": {"cpu": "1.5"}}),
+            json!({"requests": {"cpu": "1500m"}}),
+            false,
+        ),
+        (
+            json!({"requests": {"cpu": "3"}}),
+            json!({"requests": {"cpu": "2"}}),
+            true,
+        ),
+        (
+            json!({"requests": {"cpu": "12e6"}}),
+            json!({"requests": {"cpu": "12M"}}),
+            false,
+        ),
         (json!({"value": "1Gi"}), json!({"value": "1024Mi"}), true),
         (json!({"args": ["a"]}), json!({"args": ["a", "b"]}), true),
         (json!({"args": ["a", "b"]}), json!({"args": ["b", "a"]}), true),
-        (json!({"env": [{"name": "a"}]}), json!({"env": [{"name": "theirs"}, {"name": "a"}]}), false),
-        (json!({"env": [{"name": "a", "value": "1"}]}), json!({"env": [{"name": "a", "value": "2"}]}), true),
+        (
+            json!({"env": [{"name": "a"}]}),
+            json!({"env": [{"name": "theirs"}, {"name": "a"}]}),
+            false,
+        ),
+        (
+            json!({"env": [{"name": "a", "value": "1"}]}),
+            json!({"env": [{"name": "a", "value": "2"}]}),
+            true,
+        ),
         (json!({"env": [{"name": "a"}]}), json!({"env": []}), true),
-        (json!({"selector": {"a": "1"}}), json!({"selector": {"a": "1", "b": "2"}}), true),
-        (json!({"labels": {"a": "1"}}), json!({"labels": {"a": "1", "b": "2"}}), false),
+        (
+            json!({"selector": {"a": "1"}}),
+            json!({"selector": {"a": "1", "b": "2"}}),
+            true,
+        ),
+        (
+            json!({"labels": {"a": "1"}}),
+            json!({"labels": {"a": "1", "b": "2"}}),
+            false,
+        ),
         (
             json!({"kind": "NetworkPolicy", "ports": [{"port": 1}]}),
             json!({"kind": "NetworkPolicy", "ports": [{"port": 1}, {"port": 2}]}),
@@ -402,7 +483,11 @@ fn drift_table() {
         ),
     ];
     for (desired, observed, wanted) in cases {
-        assert_eq!(needs_apply(&desired, &observed), wanted, "{desired} over {observed}");
+        assert_eq!(
+            needs_apply(&desired, &observed),
+            wanted,
+            "{desired} over {observed}"
+        );
     }
 }
 
@@ -428,7 +513,10 @@ fn what_the_api_server_fills_in_is_no_drift_and_what_people_change_is() {
         ("/spec/replicas", json!(9)),
         ("/spec/template/spec/containers/0/image", json!("evil")),
         ("/spec/template/spec/tolerations", json!([])),
-        ("/metadata/annotations/pinnace.dev~1applied", json!("of an older version")),
+        (
+            "/metadata/annotations/pinnace.dev~1applied",
+            json!("of an older version"),
+        ),
         ("/metadata/ownerReferences", json!([])),
     ];
     for (pointer, edit) in edits {
