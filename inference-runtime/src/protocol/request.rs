@@ -216,8 +216,9 @@ fn read_tensor(raw: &RawTensor<'_>, rest: &mut &[u8]) -> Result<Tensor, ApiError
             known.join(", ")
         ))
     })?;
-    let count = raw
-        .shape
+    let shape: Result<Vec<usize>, _> = raw.shape.iter().map(|size| usize::try_from(*size)).collect();
+    let shape = shape.map_err(|_| invalid(format!("shape {:?} has a negative dimension", raw.shape)))?;
+    let count = shape
         .iter()
         .try_fold(1_usize, |product, size| product.checked_mul(*size));
     let bytes = count.and_then(|count| count.checked_mul(datatype.size()));
@@ -255,10 +256,7 @@ fn read_tensor(raw: &RawTensor<'_>, rest: &mut &[u8]) -> Result<Tensor, ApiError
             ))
         })?,
     };
-    Ok(Tensor {
-        shape: raw.shape.clone(),
-        data,
-    })
+    Ok(Tensor { shape, data })
 }
 
 fn names(specs: &[TensorSpec]) -> String {
