@@ -6,7 +6,7 @@ use crds::Reason;
 
 use crate::accept::ModelVerdict;
 use crate::fleet;
-use crate::observed::{ModelKey, ModelObserved, PoolName};
+use crate::observed::{ModelKey, ModelObserved, PodObserved, PoolName};
 use crate::plan::{Finalizer, ModelPlan, ObjectRef};
 use crate::pool::Shortage;
 use crate::shrink::{Shrink, VICTIM_COST};
@@ -67,32 +67,60 @@ pub fn plan(view: &View, decided: &Decided) -> ModelPlan {
     plan
 }
 
-/// Replicas to ask for now: a shrink waits until the nodes that it empties are cordoned.
+/// Replicas to ask for now. A shrink waits until the nodes that it empties are cordoned, and a move to another pool until
+/// replicas serve there: what serves falls below the minimum by no decision of ours.
 fn replicas_now(view: &View, decided: &Decided) -> BTreeMap<PoolName, u32> {
+    let mut have = BTreeMap::<PoolName, u32>::new();
+    for (pool, replicas) in decided
+        .model
+        .deployments
+        .iter()
+        .filter_map(view::deployment_replicas)
+    {
+        *have.entry(pool).or_default() += replicas;
+    }
     let mut replicas = decided.assigned.clone();
-    for deployment in &decided.model.deployments {
-        if let Some((pool, _)) = view::deployment_replicas(deployment) {
-            replicas.entry(pool).or_insert(0);
+    let mut spare = spare(view, decided);
+    for (pool, have) in have {
+        let wanted = replicas.entry(pool.clone()).or_insert(0);
+        if have <= *wanted {
+            continue;
         }
-    }
-    if !fleet::cordons_first(view) {
-        return replicas;
-    }
-    for (pool, wanted) in &mut replicas {
-        let existing = view.observed.pools.contains_key(pool);
-        let shrink = decided.shrinks.get(pool);
-        let waits = shrink.is_some_and(|s| s.waits_for(view, decided.key).next().is_some());
-        if existing && waits {
-            let of_pool = decided
-                .model
-                .deployments
-                .iter()
-                .filter_map(view::deployment_replicas);
-            let have: u32 = of_pool.filter(|(p, _)| p == pool).map(|(_, n)| n).sum();
-            *wanted = have.max(*wanted);
+        let shrink = decided.shrinks.get(&pool);
+        if cordons(view, &pool) && shrink.is_some_and(|s| s.waits_for_cordons(decided.key)) {
+            *wanted = have;
+            continue;
         }
+        let here = view.pods_of(decided.key).filter(|p| serves(p));
+        let here = here.filter(|p| p.owner.as_ref().is_some_and(|o| o.pool == pool));
+        let idle = have.saturating_sub(u32::try_from(here.count()).unwrap_or(u32::MAX));
+        let leaving = (have - *wanted).min(idle.saturating_add(spare));
+        spare -= leaving.saturating_sub(idle);
+        *wanted = have - leaving;
     }
     replicas
+}
+
+/// Serving replicas beyond the minimum of what the model was given.
+fn spare(view: &View, decided: &Decided) -> u32 {
+    let serving = view.pods_of(decided.key).filter(|p| serves(p)).count();
+    let given: u32 = decided.assigned.values().sum();
+    let given = i32::try_from(given).unwrap_or(i32::MAX);
+    let text = &decided.model.spec.spec.rollout.max_unavailable;
+    let minimum = (given - status::model::percent_or_count(text, given)).max(i32::from(given > 0));
+    u32::try_from(serving)
+        .unwrap_or(u32::MAX)
+        .saturating_sub(u32::try_from(minimum).unwrap_or(0))
+}
+
+fn serves(pod: &PodObserved) -> bool {
+    pod.ready && !pod.terminating
+}
+
+/// Nodes of the pool are cordoned when they are to be emptied. Nothing new comes to a pool that is being deleted anyway.
+fn cordons(view: &View, pool: &PoolName) -> bool {
+    let stays = |p: &crds::GpuPool| p.metadata.deletion_timestamp.is_none();
+    fleet::cordons_first(view) && view.observed.pools.get(pool).is_some_and(stays)
 }
 
 /// Victims are told apart by their deletion cost; the mark goes when the model has settled.

@@ -17,8 +17,10 @@ pub const VICTIM_COST: i32 = -100;
 #[derive(Debug, Default)]
 pub struct Shrink<'a> {
     victims: BTreeSet<(&'a str, &'a str)>,
-    /// Nodes on which only victims live, with the models whose victims they are.
-    pub emptied: BTreeMap<&'a str, BTreeSet<&'a ModelKey>>,
+    /// Nodes on which only victims live.
+    pub emptied: BTreeSet<&'a str>,
+    /// Models with a victim on a node of `emptied` that is not cordoned yet.
+    waiting: BTreeSet<&'a ModelKey>,
 }
 
 /// Replicas of a model in a pool: what its Deployments ask for by cell, and what is wanted.
@@ -79,30 +81,26 @@ impl<'a> Shrink<'a> {
             .extend(chosen.map(|p| (p.namespace.as_str(), p.name.as_str())));
     }
 
-    fn find_emptied(&mut self, view: &View<'a>, pool: &'a PoolName) {
+    fn find_emptied(&mut self, view: &View<'a>, pool: &PoolName) {
         for (_, node) in view.nodes(pool) {
             let live: Vec<_> = view
                 .model_pods_on(&node.name)
                 .filter(|p| !p.terminating)
                 .collect();
             if !live.is_empty() && live.iter().all(|p| self.is_victim(p)) {
-                let models = live.iter().filter_map(|p| p.owner.as_ref()).map(|o| &o.model);
-                self.emptied.insert(&node.name, models.collect());
+                self.emptied.insert(&node.name);
+                if !view.is_cordoned(&node.name) {
+                    let owners = live.iter().filter_map(|p| p.owner.as_ref());
+                    self.waiting.extend(owners.map(|o| &o.model));
+                }
             }
         }
     }
 
-    /// Nodes that have to be cordoned before this model may shrink here.
-    pub fn waits_for<'s>(
-        &'s self,
-        view: &'s View<'a>,
-        model: &'s ModelKey,
-    ) -> impl Iterator<Item = &'a str> + 's {
-        self.emptied
-            .iter()
-            .filter(move |(_, models)| models.contains(model))
-            .map(|(node, _)| *node)
-            .filter(|node| !view.is_draining(node))
+    /// Nodes have to be cordoned before this model may shrink here. A cordon of somebody else is as good.
+    #[must_use]
+    pub fn waits_for_cordons(&self, model: &ModelKey) -> bool {
+        self.waiting.contains(model)
     }
 }
 

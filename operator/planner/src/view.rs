@@ -24,6 +24,15 @@ pub struct View<'a> {
     pods_on: BTreeMap<&'a str, Vec<&'a PodObserved>>,
     /// Nodes that are cordoned because the operator wants them back.
     draining: BTreeSet<&'a str>,
+    /// Nodes that are cordoned, by whomever.
+    cordoned: BTreeSet<&'a str>,
+    nodes: BTreeMap<&'a PoolName, Vec<(&'a ProviderId, &'a NodeObserved)>>,
+    /// What DaemonSets take on a node of each pool.
+    overhead: BTreeMap<&'a PoolName, Allocatable>,
+    /// Node groups by the uid of their pool.
+    groups: BTreeMap<&'a str, Vec<&'a GroupObserved>>,
+    /// Instance type by instance id.
+    types: BTreeMap<&'a str, &'a str>,
 }
 
 impl<'a> View<'a> {
@@ -38,17 +47,30 @@ impl<'a> View<'a> {
                 pods_on.entry(node.as_str()).or_default().push(pod);
             }
         }
+        let cordoned = || observed.nodes.values().filter(|node| node.unschedulable);
+        let wanted_back = cordoned().filter(|node| node.victim_since.is_some());
+        let mut nodes = BTreeMap::<_, Vec<_>>::new();
+        for (id, node) in &observed.nodes {
+            nodes.entry(&node.pool).or_default().push((id, node));
+        }
+        let (mut groups, mut types) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::new());
+        for group in observed.cloud.iter().flat_map(|c| c.groups.values()) {
+            let instances = group.scaling.iter().flat_map(|s| &s.instances);
+            types.extend(instances.map(|i| (i.id.as_str(), group.instance_type.as_str())));
+            let owner = group.owner.pool_uid.as_str();
+            groups.entry(owner).or_default().push(group);
+        }
         Self {
             observed,
             now,
+            draining: wanted_back.map(|node| node.name.as_str()).collect(),
+            cordoned: cordoned().map(|node| node.name.as_str()).collect(),
+            overhead: overhead(&nodes, &pods_on),
             pods,
             pods_on,
-            draining: observed
-                .nodes
-                .values()
-                .filter(|node| node.unschedulable && node.victim_since.is_some())
-                .map(|node| node.name.as_str())
-                .collect(),
+            nodes,
+            groups,
+            types,
         }
     }
 
@@ -56,6 +78,12 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn is_draining(&self, node: &str) -> bool {
         self.draining.contains(node)
+    }
+
+    /// The node takes no new pods, whoever cordoned it.
+    #[must_use]
+    pub fn is_cordoned(&self, node: &str) -> bool {
+        self.cordoned.contains(node)
     }
 
     #[must_use]
@@ -96,19 +124,19 @@ impl<'a> View<'a> {
         self.pods_on(node).iter().copied().filter(|p| p.owner.is_some())
     }
 
-    pub fn nodes(&self, pool: &'a PoolName) -> impl Iterator<Item = (&'a ProviderId, &'a NodeObserved)> {
-        self.observed
-            .nodes
-            .iter()
-            .filter(move |(_, node)| &node.pool == pool)
+    pub fn nodes(&self, pool: &PoolName) -> impl Iterator<Item = (&'a ProviderId, &'a NodeObserved)> {
+        self.nodes.get(pool).into_iter().flatten().copied()
     }
 
     /// Node groups that carry the uid of this pool.
-    pub fn groups(&self, uid: &'a str) -> impl Iterator<Item = &'a GroupObserved> {
-        self.cloud()
-            .into_iter()
-            .flat_map(|cloud| cloud.groups.values())
-            .filter(move |group| group.owner.pool_uid == uid)
+    pub fn groups(&self, uid: &str) -> impl Iterator<Item = &'a GroupObserved> {
+        self.groups.get(uid).into_iter().flatten().copied()
+    }
+
+    /// Instance type of a node that AWS knows as one of ours.
+    #[must_use]
+    pub fn type_of(&self, node: &ProviderId) -> Option<&'a str> {
+        self.types.get(node.instance_id()).copied()
     }
 
     #[must_use]
@@ -116,30 +144,17 @@ impl<'a> View<'a> {
         self.cloud()?.types.get(name)
     }
 
-    /// What DaemonSets take on a node of the pool: the largest sum seen on any node of it.
-    #[must_use]
-    pub fn daemon_overhead(&self, pool: &'a PoolName) -> Allocatable {
-        let sums = self.nodes(pool).map(|(_, node)| {
-            let daemons = self.pods_on(&node.name).iter().filter(|p| p.daemon_set);
-            daemons.fold(Allocatable::default(), |sum, pod| sum.plus(&pod.requests))
-        });
-        sums.fold(Allocatable::default(), |most, sum| Allocatable {
-            gpus: most.gpus.max(sum.gpus),
-            milli_cpu: most.milli_cpu.max(sum.milli_cpu),
-            memory_mib: most.memory_mib.max(sum.memory_mib),
-        })
-    }
-
     /// Room for models on a new node of this type in this pool.
     #[must_use]
-    pub fn new_node(&self, pool: &'a PoolName, instance_type: &str) -> Option<Allocatable> {
+    pub fn new_node(&self, pool: &PoolName, instance_type: &str) -> Option<Allocatable> {
         let instance = self.instance_type(instance_type)?;
-        Some(capacity::allocatable(instance).minus(&self.daemon_overhead(pool)))
+        let overhead = self.overhead.get(pool).copied().unwrap_or_default();
+        Some(capacity::allocatable(instance).minus(&overhead))
     }
 
     /// Room for models on a new node of the pool, whichever of its types it will be: the least of each resource.
     #[must_use]
-    pub fn any_new_node(&self, name: &'a PoolName, pool: &GpuPool) -> Option<Allocatable> {
+    pub fn any_new_node(&self, name: &PoolName, pool: &GpuPool) -> Option<Allocatable> {
         pool.spec
             .instance_types
             .iter()
@@ -150,6 +165,30 @@ impl<'a> View<'a> {
                 memory_mib: a.memory_mib.min(b.memory_mib),
             })
     }
+}
+
+/// What DaemonSets take on a node of each pool: the largest sum seen on any node of it.
+fn overhead<'a>(
+    nodes: &BTreeMap<&'a PoolName, Vec<(&'a ProviderId, &'a NodeObserved)>>,
+    pods_on: &BTreeMap<&'a str, Vec<&'a PodObserved>>,
+) -> BTreeMap<&'a PoolName, Allocatable> {
+    let on_node = |node: &NodeObserved| {
+        let pods = pods_on.get(node.name.as_str()).into_iter().flatten();
+        let daemons = pods.filter(|p| p.daemon_set);
+        daemons.fold(Allocatable::default(), |sum, pod| sum.plus(&pod.requests))
+    };
+    let most = |a: Allocatable, b: Allocatable| Allocatable {
+        gpus: a.gpus.max(b.gpus),
+        milli_cpu: a.milli_cpu.max(b.milli_cpu),
+        memory_mib: a.memory_mib.max(b.memory_mib),
+    };
+    let pools = nodes.iter();
+    pools
+        .map(|(pool, nodes)| {
+            let sums = nodes.iter().map(|(_, node)| on_node(node));
+            (*pool, sums.fold(Allocatable::default(), most))
+        })
+        .collect()
 }
 
 /// Nodes that a group has or has ordered: the larger of its desired size and what lives in it.

@@ -9,7 +9,7 @@ use super::{Shortage, Task};
 use crate::capacity::{self, Bin, Demand};
 use crate::observed::{Allocatable, Lifecycle, NodeObserved, ProviderId};
 use crate::plan::{GroupName, NodeMark};
-use crate::view::View;
+use crate::view::{self, View};
 
 /// A removal may still be on its way to AWS this long after it could first be sent; a node is not reclaimed then.
 const REMOVAL_IN_FLIGHT: jiff::SignedDuration = jiff::SignedDuration::from_mins(2);
@@ -165,7 +165,8 @@ impl<'a> NodePlan<'a> {
         }
         let failures = view.groups(task.uid).filter_map(|g| {
             let failure = g.scaling.as_ref()?.launch_failure.as_ref()?;
-            Some((g, failure))
+            // A group that waits for nothing keeps its last failure: old news.
+            (view::requested(g) > view::live(g)).then_some((g, failure))
         });
         if let Some((group, failure)) = failures.max_by_key(|(_, f)| f.at) {
             let what = format!("{} in {}", group.instance_type, group.zone);
@@ -223,7 +224,7 @@ fn node_places<'a>(view: &View<'a>, task: &Task<'a>) -> Vec<(Place<'a>, Allocata
             .fold(Allocatable::default(), |sum, p| sum.plus(&p.requests));
         let holds = staying.clone().any(|p| p.owner.is_some());
         let usable = node.ready && node.allocatable.gpus > 0;
-        let emptied = task.shrink.emptied.contains_key(name);
+        let emptied = task.shrink.emptied.contains(name);
         if let Some(since) = node.victim_since {
             if usable && !emptied && (holds || may_reclaim(view, node, since)) {
                 places.push((Place::Draining(name), node.allocatable.minus(&taken)));
@@ -238,7 +239,7 @@ fn node_places<'a>(view: &View<'a>, task: &Task<'a>) -> Vec<(Place<'a>, Allocata
         } else if usable && !emptied {
             places.push((Place::Empty(name), node.allocatable.minus(&taken)));
         } else if !usable {
-            let room = type_of(view, task, id).and_then(|t| view.new_node(task.name, t));
+            let room = view.type_of(id).and_then(|t| view.new_node(task.name, t));
             places.push((Place::Joining(name, node.ready), room.unwrap_or_default()));
         }
     }
@@ -272,13 +273,4 @@ fn ordered_places<'a>(view: &View<'a>, task: &Task<'a>) -> Vec<(Place<'a>, Alloc
         places.extend((0..unfilled).map(|_| (Place::Order(&group.name), room)));
     }
     places
-}
-
-fn type_of<'a>(view: &View<'a>, task: &Task<'a>, node: &ProviderId) -> Option<&'a str> {
-    let mut groups = view.groups(task.uid);
-    let group = groups.find(|g| {
-        let mut instances = g.scaling.iter().flat_map(|s| &s.instances);
-        instances.any(|i| i.id == node.instance_id())
-    })?;
-    Some(&group.instance_type)
 }
