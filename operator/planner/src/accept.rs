@@ -39,6 +39,8 @@ pub fn model(view: &View, key: &ModelKey, model: &ModelObserved) -> ModelVerdict
             Some(refusal) => verdict.refusal = verdict.refusal.or(Some(refusal)),
         }
     }
+    // Without a pool nothing is made of a model that has nothing yet; what serves already goes on as it is.
+    verdict.frozen |= verdict.pools.is_empty() && model.deployments.is_empty();
     verdict
 }
 

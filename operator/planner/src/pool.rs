@@ -71,21 +71,25 @@ pub fn plan(view: &View, task: &Task, budget: &mut Budget) -> (PoolPlan, Option<
     let nodes = NodePlan::of(view, task);
     plan.nodes_wanted = nodes.needed;
     plan.node_marks.clone_from(&nodes.marks);
-    let mut shortage = cloud_shortage(view);
+    let mut shortage = None;
     if view.cloud().is_some() {
         plan.cloud.extend(adopt(view, task));
-        let refused = accept::pool(view, task.pool).is_some();
-        let growth = grow::plan(view, task, &nodes.unplaced, budget);
-        plan.nodes_wanted += growth.nodes_needed;
-        plan.cloud.extend(growth.actions);
-        shortage = shortage
-            .or(growth.shortage)
-            .or_else(|| nodes.shortage(view, task));
-        if !refused {
-            let removals = remove::plan(view, task, &nodes, &plan.cloud);
-            plan.cloud.extend(removals);
+        match accept::pool(view, task.pool) {
+            // Neither buys nor gives back: what the spec asks for is not known.
+            Some(refusal) => shortage = (!nodes.unplaced.is_empty()).then_some(refusal),
+            None => {
+                let growth = grow::plan(view, task, &nodes.unplaced, budget);
+                plan.nodes_wanted += growth.nodes_needed;
+                plan.cloud.extend(growth.actions);
+                shortage = growth.shortage;
+                let removals = remove::plan(view, task, &nodes, &plan.cloud);
+                plan.cloud.extend(removals);
+            }
         }
+        shortage = shortage.or_else(|| nodes.shortage(view, task));
     }
+    let missing = shortage.is_some() || !nodes.unplaced.is_empty();
+    shortage = cloud_shortage(view, task, missing).or(shortage);
     plan.next_check = nodes.next_check;
     let withheld = withhold(view, &mut plan);
     (plan, withheld.or(shortage))
@@ -116,29 +120,36 @@ fn adopt(view: &View, task: &Task) -> Vec<CloudAction> {
         .collect()
 }
 
-/// `--cloud-mutations` takes out what it forbids.
+/// `--cloud-mutations` takes out what it forbids. It is a shortage only where it keeps nodes from coming.
 fn withhold(view: &View, plan: &mut PoolPlan) -> Option<Shortage> {
-    let before = plan.cloud.len();
+    let grows = |a: &CloudAction| matches!(a, CloudAction::Create(_) | CloudAction::Grow { .. });
     match view.observed.settings.mutations {
         CloudMutations::All => return None,
-        CloudMutations::None => plan.cloud.clear(),
         CloudMutations::GrowOnly => {
-            plan.cloud
-                .retain(|a| matches!(a, CloudAction::Create(_) | CloudAction::Grow { .. }));
+            plan.cloud.retain(grows);
+            return None;
         }
+        CloudMutations::None => {}
     }
-    (plan.cloud.len() < before).then(|| {
+    let withheld = std::mem::take(&mut plan.cloud);
+    withheld.iter().any(grows).then(|| {
         let message = "The operator's --cloud-mutations withholds changes of node groups; set it to All to let them happen";
         (Reason::CloudMutationsOff, message.to_owned())
     })
 }
 
-/// AWS cannot be read or changed.
-fn cloud_shortage(view: &View) -> Option<Shortage> {
+/// AWS cannot be read or changed. That matters to who is `missing` something; a refusal needs somebody to act at once.
+fn cloud_shortage(view: &View, task: &Task, missing: bool) -> Option<Shortage> {
     let Some(cloud) = view.cloud() else {
+        if !missing && was_accepted(task.pool) {
+            return None;
+        }
         return Some((Reason::CloudUnavailable, "AWS has not been read yet".to_owned()));
     };
     let trouble = cloud.trouble.as_ref()?;
+    if !missing && trouble.class != CloudErrorClass::Denied {
+        return None;
+    }
     Some(match trouble.class {
         CloudErrorClass::Denied => (
             Reason::CloudDenied,
@@ -152,6 +163,14 @@ fn cloud_shortage(view: &View) -> Option<Shortage> {
             format!("AWS does not answer as it should: {}; retried", trouble.message),
         ),
     })
+}
+
+/// This generation of the spec was accepted before. An operator that has just started and did not read AWS yet goes by it.
+#[must_use]
+pub fn was_accepted(pool: &GpuPool) -> bool {
+    let conditions = pool.status.iter().flat_map(|s| &s.conditions);
+    let mut accepted = conditions.filter(|c| c.type_ == crds::ConditionType::Accepted.as_str());
+    accepted.any(|c| c.status == "True" && c.observed_generation == pool.metadata.generation)
 }
 
 /// Price of the instances that live, and the number of groups.

@@ -53,13 +53,15 @@ fn release(view: &View, task: &Task, plan: &mut PoolPlan) -> (Reason, String) {
             "The node groups stay as they are".to_owned(),
         );
     }
-    let message = format!("{} node groups are being released", kept.len());
-    if view.observed.settings.mutations == CloudMutations::All {
-        plan.cloud.extend(kept.iter().map(|group| CloudAction::Release {
-            group: group.name.clone(),
-            pool_uid: task.uid.to_owned(),
-        }));
+    if view.observed.settings.mutations != CloudMutations::All {
+        let message = "The operator's --cloud-mutations withholds the release of node groups; set it to All to let the pool go";
+        return (Reason::CloudMutationsOff, message.to_owned());
     }
+    plan.cloud.extend(kept.iter().map(|group| CloudAction::Release {
+        group: group.name.clone(),
+        pool_uid: task.uid.to_owned(),
+    }));
+    let message = format!("{} node groups are being released", kept.len());
     (Reason::OrphanedGroups, message)
 }
 

@@ -39,7 +39,7 @@ struct Offering<'a> {
 pub fn plan(view: &View, task: &Task, unplaced: &[Demand], budget: &mut Budget) -> Growth {
     let mut growth = Growth::default();
     let offerings = offerings(view, task);
-    growth.actions.extend(withdraw_refused(task, &offerings));
+    growth.actions.extend(withdraw_refused(view, task, &offerings));
     let tiers = tiers(view, task, offerings);
     let Some(room) = tiers
         .first()
@@ -133,8 +133,8 @@ fn refused(view: &View, group: &GroupObserved) -> bool {
 }
 
 /// What was ordered and not filled is withdrawn before another offering is asked.
-fn withdraw_refused(task: &Task, offerings: &[Offering]) -> Vec<CloudAction> {
-    if offerings.iter().all(|o| o.refused) {
+fn withdraw_refused(view: &View, task: &Task, offerings: &[Offering]) -> Vec<CloudAction> {
+    if !view.inventory_is_fresh() || offerings.iter().all(|o| o.refused) {
         return vec![];
     }
     let waiting = offerings.iter().filter(|o| o.refused).flat_map(|o| &o.shards);
@@ -181,11 +181,7 @@ fn order(
             .min_by_key(|i| (tier[*i].nodes, *i));
         let Some(index) = open else { break };
         let offering = &mut tier[index];
-        let room: u32 = offering
-            .shards
-            .iter()
-            .map(|g| cap.saturating_sub(view::requested(g)))
-            .sum();
+        let room: u32 = offering.shards.iter().map(|g| room_in(g, cap)).sum();
         if offering.added >= room && !has_slot_for_new_shard(offering, room, cap, budget) {
             full[index] = true;
             continue;
@@ -208,6 +204,12 @@ fn order(
     left
 }
 
+/// Nodes that a group may still get: by today's limit, and by the one that it was made with.
+fn room_in(group: &GroupObserved, cap: u32) -> u32 {
+    let max = group.scaling.as_ref().map_or(cap, |s| s.max.min(cap));
+    max.saturating_sub(view::requested(group))
+}
+
 /// One new shard an offering and plan is enough: it is created empty and filled when it is there.
 fn has_slot_for_new_shard(offering: &Offering, room: u32, cap: u32, budget: &Budget) -> bool {
     budget.slots > 0 && offering.added < room + cap
@@ -218,7 +220,7 @@ fn fill(view: &View, task: &Task, offering: &Offering, budget: &mut Budget, grow
     let cap = view.observed.settings.group_max_nodes;
     let mut left = offering.added;
     for shard in &offering.shards {
-        let here = cap.saturating_sub(view::requested(shard)).min(left);
+        let here = room_in(shard, cap).min(left);
         left -= here;
         let changing = growth.actions.iter().any(|a| a.group() == Some(&shard.name));
         if here == 0 || changing {

@@ -20,7 +20,7 @@ pub fn plan(view: &View, task: &Task, nodes: &NodePlan, planned: &[CloudAction])
     let mut actions = vec![];
     for group in view.groups(task.uid).filter(|g| !busy.contains(&g.name)) {
         let outdated = !current.contains(group.owner.spec_hash.as_str());
-        let failed = group.state == GroupState::CreateFailed;
+        let failed = matches!(group.state, GroupState::CreateFailed | GroupState::DeleteFailed);
         if (outdated || failed) && is_empty(group) {
             actions.push(delete(group, task.uid));
             continue;

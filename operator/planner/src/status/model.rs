@@ -53,7 +53,8 @@ pub fn fill(view: &View, decided: &Decided, revision: Option<&str>, plan: &mut M
         old: &old.conditions,
         generation,
         stalled: decided.verdict.refusal.is_some() || (troubled && minimum_missing),
-        settled: plan.objects.is_empty()
+        settled: revision.is_some()
+            && plan.objects.is_empty()
             && [replicas.current, replicas.ready, replicas.updated]
                 .iter()
                 .all(|n| *n == replicas.desired),

@@ -26,6 +26,13 @@ pub fn fill(
         offerings: offerings(view, task),
         ..GpuPoolStatus::default()
     };
+    if view.cloud().is_none() {
+        // Not known is not none.
+        plan.status.groups = old.groups;
+        plan.status.hourly_usd.clone_from(&old.hourly_usd);
+        plan.status.offerings.clone_from(&old.offerings);
+        plan.status.nodes.launching = old.nodes.launching;
+    }
     if task.pool.metadata.deletion_timestamp.is_some() {
         plan.events = events(&old.conditions, &plan.conditions);
         return;
@@ -33,13 +40,13 @@ pub fn fill(
     let refusal = accept::pool(view, task.pool);
     let accepted = match (&refusal, view.cloud()) {
         (Some((reason, message)), _) => wanted(ConditionType::Accepted, Some(false), *reason, message),
-        (None, Some(_)) => wanted(
+        (None, cloud) if cloud.is_some() || pool::was_accepted(task.pool) => wanted(
             ConditionType::Accepted,
             Some(true),
             Reason::Accepted,
             "The spec can be used",
         ),
-        (None, None) => {
+        (None, _) => {
             let message = "AWS has not been read yet";
             wanted(ConditionType::Accepted, None, Reason::CloudUnavailable, message)
         }
