@@ -46,6 +46,7 @@ fn world(replicas: &[(&str, u32)]) -> World {
         "metadata": {"name": "ranker", "namespace": "recsys", "uid": "6f1a"},
         "spec": {
             "model": {"uri": "s3://models/ranker/1", "version": "1"},
+            "runtime": {},
             "replicas": 3,
             "placement": [{"pool": "g5"}, {"pool": "g5-more"}],
         },
@@ -196,7 +197,7 @@ fn whole_objects() {
     let text = serde_json::to_string_pretty(&objects.apply).unwrap() + "\n";
     expect_file!["golden/small.json"].assert_eq(&text);
     assert_eq!(objects.selector, "pinnace.dev/model=ranker");
-    assert_eq!(objects.revision, "056b7bc7931e620d");
+    assert_eq!(objects.revision, "2fd69ee6fc67b240");
 }
 
 #[test]
