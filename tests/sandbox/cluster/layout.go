@@ -1,0 +1,73 @@
+// Package cluster is the sandbox: namespaces, a Kubernetes control plane, real nodes, and their removal.
+//
+//	up          removes leftovers, makes the namespaces, waits until the cluster answers      up.go, down.go
+//	init        process 1 of the namespaces: mounts, addresses, reaps                         init.go
+//	supervise   starts every component, serves the control socket                             supervise.go, control.go
+//	node        cgroups, bridge, containerd, kubelet                                           node.go, node_config.go
+package cluster
+
+import (
+	"os"
+	"path/filepath"
+)
+
+// Addresses inside the sandbox. 198.18.0.0/15 is reserved for tests of network devices (RFC 2544).
+const (
+	InsideAddress = "198.18.0.1"
+	HostAddress   = "198.18.0.2"
+	LinkBits      = "/30"
+	NodeRange     = "198.19.0.0/16"
+	ServiceRange  = "10.96.0.0/16"
+	KubernetesIP  = "10.96.0.1"
+	HostLink      = "pinnace0"
+	InsideLink    = "uplink"
+	SystemNode    = "sandbox-system"
+	// MaxGPUNodes that are real; each takes a kubelet and a containerd, about 180 MiB.
+	MaxGPUNodes = 4
+	// CgroupPrefix of the directories of all nodes.
+	CgroupPrefix = "pinnace-sandbox-"
+)
+
+// Layout is the data directory.
+type Layout struct{ Root string }
+
+// DefaultLayout is where the environment variable PINNACE_SANDBOX says, or below /var/tmp.
+func DefaultLayout() Layout {
+	if root := os.Getenv("PINNACE_SANDBOX"); root != "" {
+		return Layout{root}
+	}
+	return Layout{"/var/tmp/pinnace-sandbox"}
+}
+
+func (l Layout) path(parts ...string) string {
+	return filepath.Join(append([]string{l.Root}, parts...)...)
+}
+
+// Kubeconfig of the administrator, good inside and outside of the sandbox.
+func (l Layout) Kubeconfig() string { return l.path("kubeconfig") }
+
+// Control is the unix socket of the supervisor.
+func (l Layout) Control() string { return l.path("control.sock") }
+
+// Images that every node imports when it starts.
+func (l Layout) Images() string { return l.path("images") }
+
+// AuditLog of the API server: JSON lines, no reads.
+func (l Layout) AuditLog() string { return l.path("audit.log") }
+
+// Log of one component.
+func (l Layout) Log(name string) string { return l.path("log", name+".log") }
+
+func (l Layout) initFile() string        { return l.path("init.pid") }
+func (l Layout) pki(name string) string  { return l.path("pki", name) }
+func (l Layout) conf(name string) string { return l.path("conf", name) }
+func (l Layout) node(name string) string { return l.path("nodes", name) }
+func (l Layout) kube(name string) string { return l.path("conf", name+".kubeconfig") }
+func (l Layout) makeDirectories() error {
+	for _, name := range []string{"pki", "conf", "log", "images", "nodes", "etcd"} {
+		if err := os.MkdirAll(l.path(name), 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,188 @@
+package cluster
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// realNode has a kubelet and a containerd of its own.
+type realNode struct {
+	request NodeRequest
+	// Number chooses bridge and addresses; 1 is the system node.
+	number int
+	state  string
+}
+
+func (n *realNode) address() string { return fmt.Sprintf("198.19.%d.1", n.number) }
+func (n *realNode) bridge() string  { return fmt.Sprintf("node%d", n.number) }
+func (n *realNode) cgroup() string  { return fmt.Sprintf("%s%d", CgroupPrefix, n.number) }
+func (n *realNode) socket() string  { return fmt.Sprintf("/run/node%d/containerd.sock", n.number) }
+
+func (n *realNode) info() NodeInfo {
+	return NodeInfo{n.request.Name, n.request.ProviderID, n.address(), n.state}
+}
+
+// addNode starts a GPU node, unless it runs already.
+func (s *supervisor) addNode(request NodeRequest) (NodeInfo, bool, error) {
+	s.mu.Lock()
+	if node := s.nodes[request.Name]; node != nil {
+		defer s.mu.Unlock()
+		if node.request.ProviderID != request.ProviderID {
+			return NodeInfo{}, false, errExists
+		}
+		return node.info(), false, nil
+	}
+	used := map[int]bool{}
+	for _, node := range s.nodes {
+		used[node.number] = true
+	}
+	s.mu.Unlock()
+	for number := 2; number < 2+MaxGPUNodes; number++ {
+		if !used[number] {
+			info, err := s.startNode(request, number)
+			return info, true, err
+		}
+	}
+	return NodeInfo{}, false, errFull
+}
+
+func (s *supervisor) startNode(request NodeRequest, number int) (NodeInfo, error) {
+	node := &realNode{request: request, number: number, state: "Starting"}
+	s.mu.Lock()
+	if s.nodes[request.Name] != nil {
+		s.mu.Unlock()
+		return NodeInfo{}, errExists
+	}
+	s.nodes[request.Name] = node
+	s.mu.Unlock()
+	if err := s.launch(node); err != nil {
+		s.stopNode(request.Name)
+		return NodeInfo{}, err
+	}
+	s.mu.Lock()
+	node.state = "Running"
+	s.mu.Unlock()
+	return node.info(), nil
+}
+
+func (s *supervisor) launch(node *realNode) error {
+	if err := makeCgroups(node.cgroup()); err != nil {
+		return err
+	}
+	if err := run([][]string{
+		{"ip", "link", "add", node.bridge(), "type", "bridge"},
+		{"ip", "address", "add", node.address() + "/24", "dev", node.bridge()},
+		{"ip", "link", "set", node.bridge(), "up"},
+	}); err != nil {
+		return err
+	}
+	if err := s.writeNodeFiles(node); err != nil {
+		return err
+	}
+	home := s.layout.node(node.request.Name)
+	containerd, err := exec.LookPath("containerd")
+	if err != nil {
+		return err
+	}
+	s.start("containerd-"+node.request.Name, []string{containerd, "--config", filepath.Join(home, "containerd.toml")}, nil)
+	answers := func() bool { return s.ctr(node, "version") == nil }
+	if err := until(30*time.Second, answers); err != nil {
+		return fmt.Errorf("containerd of %s: %w", node.request.Name, err)
+	}
+	images, _ := filepath.Glob(filepath.Join(s.layout.Images(), "*.tar"))
+	for _, image := range images {
+		if err := s.ctr(node, "-n", "k8s.io", "images", "import", "--local", image); err != nil {
+			return err
+		}
+	}
+	s.start("kubelet-"+node.request.Name, append([]string{s.self, "kubelet"}, s.kubeletArgs(node)...), nil)
+	return nil
+}
+
+func (s *supervisor) ctr(node *realNode, args ...string) error {
+	output, err := exec.Command("ctr", append([]string{"--address", node.socket(), "--connect-timeout", "2s"}, args...)...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("ctr %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(output)))
+	}
+	return nil
+}
+
+// importImage into every node that runs; later ones import it when they start.
+func (s *supervisor) importImage(file string) error {
+	s.mu.Lock()
+	nodes := []*realNode{}
+	for _, node := range s.nodes {
+		nodes = append(nodes, node)
+	}
+	s.mu.Unlock()
+	for _, node := range nodes {
+		path := filepath.Join(s.layout.Images(), filepath.Base(file))
+		if err := s.ctr(node, "-n", "k8s.io", "images", "import", "--local", path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stopNode as when the power goes: kubelet, containerd and all containers end. The Node object stays.
+func (s *supervisor) stopNode(name string) {
+	s.mu.Lock()
+	node := s.nodes[name]
+	if node == nil || node.state == "Stopping" {
+		s.mu.Unlock()
+		return
+	}
+	node.state = "Stopping"
+	s.mu.Unlock()
+	s.end("kubelet-"+name, 0)
+	s.end("containerd-"+name, 0)
+	killShims(node)
+	killCgroup(node.cgroup())
+	unmountBelow(s.layout.node(name), fmt.Sprintf("/run/node%d", node.number))
+	_ = exec.Command("ip", "link", "delete", node.bridge()).Run()
+	_ = until(10*time.Second, func() bool { return removeCgroupsOf(node.cgroup()) == nil })
+	_ = os.RemoveAll(s.layout.node(name))
+	_ = os.RemoveAll(fmt.Sprintf("/run/node%d", node.number))
+	s.mu.Lock()
+	delete(s.nodes, name)
+	s.mu.Unlock()
+}
+
+// killShims ends containerd's shims of a node: they outlive it on purpose. They carry its socket on their command line.
+func killShims(node *realNode) {
+	processes, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range processes {
+		text, err := os.ReadFile(path)
+		if err != nil || !strings.Contains(string(text), node.socket()) || !strings.Contains(string(text), "containerd-shim") {
+			continue
+		}
+		var pid int
+		if _, err := fmt.Sscanf(filepath.Base(filepath.Dir(path)), "%d", &pid); err == nil {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
+
+func unmountBelow(roots ...string) {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return
+	}
+	lines := strings.Split(string(mounts), "\n")
+	for i := len(lines) - 1; i >= 0; i-- {
+		fields := strings.Fields(lines[i])
+		if len(fields) < 2 {
+			continue
+		}
+		for _, root := range roots {
+			if strings.HasPrefix(fields[1], root+"/") {
+				_ = syscall.Unmount(fields[1], syscall.MNT_DETACH)
+			}
+		}
+	}
+}

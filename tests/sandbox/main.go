@@ -1,0 +1,139 @@
+// Sandbox is a Kubernetes cluster on one machine: its own supervisor, and every upstream program of the cluster.
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/cobra"
+	"pinnace.dev/sandbox/cluster"
+	"pinnace.dev/sandbox/component"
+	"pinnace.dev/sandbox/image"
+)
+
+func main() {
+	// containerd and its shim lie beside this binary.
+	if self, err := os.Executable(); err == nil {
+		_ = os.Setenv("PATH", filepath.Dir(self)+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	}
+	if len(os.Args) > 1 && slices.Contains(component.Names, os.Args[1]) {
+		name, args := os.Args[1], os.Args[2:]
+		if name == "kubectl" && os.Getenv("KUBECONFIG") == "" {
+			_ = os.Setenv("KUBECONFIG", cluster.DefaultLayout().Kubeconfig())
+		}
+		os.Exit(component.Run(name, args))
+	}
+	if err := commands().Execute(); err != nil {
+		fmt.Fprintln(os.Stderr, "sandbox:", err)
+		os.Exit(1)
+	}
+}
+
+func commands() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "sandbox",
+		Short:         "A real Kubernetes cluster on one machine, without Docker and without a network",
+		Long:          "Besides the commands below: sandbox kubectl ... speaks to the cluster.",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	layout := cluster.DefaultLayout()
+	root.PersistentFlags().StringVar(&layout.Root, "data", layout.Root, "data directory (PINNACE_SANDBOX)")
+	simple := func(use, short string, hidden bool, run func() error) {
+		root.AddCommand(&cobra.Command{Use: use, Short: short, Hidden: hidden, Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error { return run() }})
+	}
+	simple("up", "Start the cluster; what an earlier one left is removed first", false, func() error { return up(layout) })
+	simple("down", "End the cluster and remove everything of it", false, func() error { return cluster.Down(layout) })
+	simple("status", "Say whether it runs, and with which nodes", false, func() error { return status(layout) })
+	simple("init", "", true, func() error { return cluster.Init(layout) })
+	simple("supervise", "", true, func() error { return cluster.Supervise(layout) })
+	root.AddCommand(&cobra.Command{
+		Use: "exec -- COMMAND...", Short: "Run a command inside the cluster's namespaces", Args: cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return cluster.Exec(layout, args) },
+	})
+	for _, verb := range [][2]string{{"kill", "SIGKILL a component; it is started again"}, {"stop", "SIGSTOP a component"}, {"cont", "SIGCONT a component"}} {
+		root.AddCommand(&cobra.Command{
+			Use: verb[0] + " COMPONENT", Short: verb[1], Args: cobra.ExactArgs(1),
+			RunE: func(_ *cobra.Command, args []string) error { return cluster.Post(layout, "/"+verb[0]+"/"+args[0]) },
+		})
+	}
+	root.AddCommand(imageCommands(&layout))
+	return root
+}
+
+// up builds the pause image, which every pod needs, before the first node starts.
+func up(layout cluster.Layout) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	pause := image.Spec{
+		Tag: cluster.PauseImage, Entrypoint: "/pause", User: "65535",
+		Files: []image.File{{Source: filepath.Join(filepath.Dir(self), "pause"), Target: "/pause", Mode: 0o755}},
+	}
+	return cluster.Up(layout, func() error {
+		return image.Write(pause, filepath.Join(layout.Images(), image.FileName(pause.Tag)))
+	})
+}
+
+func status(layout cluster.Layout) error {
+	pid, running := cluster.Running(layout)
+	if !running {
+		return fmt.Errorf("no sandbox is up")
+	}
+	fmt.Printf("up, process %d, KUBECONFIG=%s\n", pid, layout.Kubeconfig())
+	response, err := cluster.ControlClient(layout).Get("http://sandbox/nodes")
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	_, err = io.Copy(os.Stdout, response.Body)
+	return err
+}
+
+func imageCommands(layout *cluster.Layout) *cobra.Command {
+	root := &cobra.Command{Use: "image", Short: "Make images from files, and load them"}
+	spec, output, files := image.Spec{Libraries: true}, "", []string{}
+	build := &cobra.Command{
+		Use: "build", Short: "Write an OCI archive; shared libraries and CA certificates are added", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			for _, text := range files {
+				file, err := image.ParseFile(text)
+				if err != nil {
+					return err
+				}
+				spec.Files = append(spec.Files, file)
+			}
+			return image.Write(spec, output)
+		},
+	}
+	flags := build.Flags()
+	flags.StringVar(&spec.Tag, "tag", "", "name with a host part: localhost/name:dev")
+	flags.StringVar(&spec.Entrypoint, "entrypoint", "", "program that runs")
+	flags.StringVar(&spec.User, "user", "65532", "user id that it runs as")
+	flags.StringArrayVar(&spec.Env, "env", nil, "KEY=VALUE, repeatable")
+	flags.StringArrayVar(&files, "add", nil, "SOURCE:/TARGET[:MODE], repeatable")
+	flags.StringVarP(&output, "output", "o", "", "archive to write")
+	for _, name := range []string{"tag", "entrypoint", "output"} {
+		_ = build.MarkFlagRequired(name)
+	}
+	load := &cobra.Command{
+		Use: "load ARCHIVE", Short: "Import an archive into every node, those that start later included", Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			name := filepath.Base(args[0])
+			content, err := os.ReadFile(args[0])
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(filepath.Join(layout.Images(), name), content, 0o644); err != nil {
+				return err
+			}
+			return cluster.Post(*layout, "/images/"+name)
+		},
+	}
+	root.AddCommand(build, load)
+	return root
+}
