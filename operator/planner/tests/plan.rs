@@ -1,0 +1,19 @@
+//! Whole plans: what `plan_fleet` decides from a snapshot (tables and goldens), and what comes of it when plans are carried
+//! out in a small world with virtual time.
+
+mod plan {
+    mod accept;
+    mod account;
+    mod aws;
+    mod capacity;
+    mod deletion;
+    mod drive;
+    mod fixture;
+    mod grow;
+    mod kube;
+    mod render;
+    mod shrink;
+    mod speed;
+    mod status;
+    mod world;
+}
