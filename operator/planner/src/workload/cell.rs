@@ -60,7 +60,7 @@ pub(super) fn cells<'a>(shape: &Shape<'a>) -> Vec<Cell<'a>> {
         index,
         deployment,
     });
-    let mut cells = cells.collect();
+    let mut cells: Vec<Cell> = cells.collect();
     share_bounds(shape, &mut cells);
     cells
 }
@@ -73,7 +73,7 @@ fn place(deployment: &Deployment) -> Option<(PoolName, u32)> {
 
 /// Each cell gets its part of the model's bounds, in whole replicas, so that the parts add up to the whole. Kubernetes wants
 /// one of the two above 0 in every Deployment, so a model in more cells than its bounds have replicas exceeds them.
-fn share_bounds(shape: &Shape, cells: &mut Vec<Cell>) {
+fn share_bounds(shape: &Shape, cells: &mut [Cell]) {
     let total: u64 = cells.iter().map(|c| u64::from(c.replicas)).sum();
     let rollout = &shape.model.spec.spec.rollout;
     let surge = if shape.surge {
