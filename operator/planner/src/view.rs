@@ -29,6 +29,8 @@ pub struct View<'a> {
     nodes: BTreeMap<&'a PoolName, Vec<(&'a ProviderId, &'a NodeObserved)>>,
     /// What DaemonSets take on a node of each pool.
     overhead: BTreeMap<&'a PoolName, Allocatable>,
+    /// Room for models on the smallest node of each pool that shows its GPUs.
+    smallest: BTreeMap<&'a PoolName, Allocatable>,
     /// Node groups by the uid of their pool.
     groups: BTreeMap<&'a str, Vec<&'a GroupObserved>>,
     /// Instance type by instance id.
@@ -53,6 +55,7 @@ impl<'a> View<'a> {
         for (id, node) in &observed.nodes {
             nodes.entry(&node.pool).or_default().push((id, node));
         }
+        let overhead = overhead(&nodes, &pods_on);
         let (mut groups, mut types) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::new());
         for group in observed.cloud.iter().flat_map(|c| c.groups.values()) {
             let instances = group.scaling.iter().flat_map(|s| &s.instances);
@@ -65,7 +68,8 @@ impl<'a> View<'a> {
             now,
             draining: wanted_back.map(|node| node.name.as_str()).collect(),
             cordoned: cordoned().map(|node| node.name.as_str()).collect(),
-            overhead: overhead(&nodes, &pods_on),
+            smallest: smallest(&nodes, &overhead),
+            overhead,
             pods,
             pods_on,
             nodes,
@@ -152,19 +156,38 @@ impl<'a> View<'a> {
         Some(capacity::allocatable(instance).minus(&overhead))
     }
 
-    /// Room for models on a new node of the pool, whichever of its types it will be: the least of each resource.
+    /// Room for models on a new node of the pool, whichever of its types it will be: the least of each resource. While AWS was
+    /// not read, or knows none of the types, new nodes are taken to be as those that are there.
     #[must_use]
     pub fn any_new_node(&self, name: &PoolName, pool: &GpuPool) -> Option<Allocatable> {
-        pool.spec
-            .instance_types
-            .iter()
+        let types = pool.spec.instance_types.iter();
+        types
             .filter_map(|t| self.new_node(name, t))
-            .reduce(|a, b| Allocatable {
-                gpus: a.gpus.min(b.gpus),
-                milli_cpu: a.milli_cpu.min(b.milli_cpu),
-                memory_mib: a.memory_mib.min(b.memory_mib),
-            })
+            .reduce(least)
+            .or_else(|| self.smallest.get(name).copied())
     }
+}
+
+fn least(a: Allocatable, b: Allocatable) -> Allocatable {
+    Allocatable {
+        gpus: a.gpus.min(b.gpus),
+        milli_cpu: a.milli_cpu.min(b.milli_cpu),
+        memory_mib: a.memory_mib.min(b.memory_mib),
+    }
+}
+
+fn smallest<'a>(
+    nodes: &BTreeMap<&'a PoolName, Vec<(&'a ProviderId, &'a NodeObserved)>>,
+    overhead: &BTreeMap<&'a PoolName, Allocatable>,
+) -> BTreeMap<&'a PoolName, Allocatable> {
+    let pools = nodes.iter();
+    pools
+        .filter_map(|(pool, nodes)| {
+            let rooms = nodes.iter().map(|(_, node)| node.allocatable);
+            let smallest = rooms.filter(|room| room.gpus > 0).reduce(least)?;
+            Some((*pool, smallest.minus(&overhead[pool])))
+        })
+        .collect()
 }
 
 /// What DaemonSets take on a node of each pool: the largest sum seen on any node of it.
