@@ -21,7 +21,8 @@ func main() {
 	}
 	if len(os.Args) > 1 && slices.Contains(component.Names, os.Args[1]) {
 		name, args := os.Args[1], os.Args[2:]
-		if name == "kubectl" && os.Getenv("KUBECONFIG") == "" {
+		if name == "kubectl" {
+			// Never the cluster that the shell happens to point at.
 			_ = os.Setenv("KUBECONFIG", cluster.DefaultLayout().Kubeconfig())
 		}
 		os.Exit(component.Run(name, args))
@@ -128,7 +129,15 @@ func imageCommands(layout *cluster.Layout) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := os.WriteFile(filepath.Join(layout.Images(), name), content, 0o644); err != nil {
+			if filepath.Ext(name) != ".tar" {
+				return fmt.Errorf("%s: the archive's name ends in .tar", args[0])
+			}
+			// A node that starts at this moment must not import half a file.
+			target := filepath.Join(layout.Images(), name)
+			if err := os.WriteFile(target+".part", content, 0o644); err != nil {
+				return err
+			}
+			if err := os.Rename(target+".part", target); err != nil {
 				return err
 			}
 			return cluster.Post(*layout, "/images/"+name)

@@ -138,3 +138,23 @@ func TestTreesAreRemovedDepthFirst(t *testing.T) {
 		t.Fatal("it is still there")
 	}
 }
+
+func TestOnlyADataDirectoryIsRemoved(t *testing.T) {
+	other := Layout{t.TempDir()}
+	if err := os.WriteFile(other.path("precious"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.remove(); err == nil {
+		t.Fatal("somebody's directory is gone")
+	}
+	ours := Layout{filepath.Join(t.TempDir(), "data")}
+	if err := ours.makeDirectories(); err != nil {
+		t.Fatal(err)
+	}
+	if err := ours.remove(); err != nil {
+		t.Fatal(err)
+	}
+	if err := ours.remove(); err != nil {
+		t.Fatal("removing what is gone:", err)
+	}
+}

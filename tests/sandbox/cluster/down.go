@@ -29,7 +29,7 @@ func Down(l Layout) error {
 	if err := until(30*time.Second, func() bool { return removeCgroups() == nil }); err != nil {
 		return fmt.Errorf("cgroups stay: %w", removeCgroups())
 	}
-	return os.RemoveAll(l.Root)
+	return l.remove()
 }
 
 func linkExists() bool {

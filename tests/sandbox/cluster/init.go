@@ -34,6 +34,8 @@ func Init(l Layout) error {
 	if err := run([][]string{
 		{"ip", "address", "add", InsideAddress + LinkBits, "dev", InsideLink},
 		{"ip", "link", "set", InsideLink, "up"},
+		// There is no default route; kube-proxy turns these addresses into pods' before a packet leaves.
+		{"ip", "route", "add", ServiceRange, "dev", InsideLink},
 	}); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@
 package cluster
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 )
@@ -63,11 +64,30 @@ func (l Layout) pki(name string) string  { return l.path("pki", name) }
 func (l Layout) conf(name string) string { return l.path("conf", name) }
 func (l Layout) node(name string) string { return l.path("nodes", name) }
 func (l Layout) kube(name string) string { return l.path("conf", name+".kubeconfig") }
+
+// marker is in every data directory of ours: no other directory is ever removed.
+func (l Layout) marker() string { return l.path(".pinnace-sandbox") }
+
 func (l Layout) makeDirectories() error {
 	for _, name := range []string{"pki", "conf", "log", "images", "nodes", "etcd"} {
 		if err := os.MkdirAll(l.path(name), 0o755); err != nil {
 			return err
 		}
 	}
-	return nil
+	return os.WriteFile(l.marker(), nil, 0o644)
+}
+
+// remove the data directory, if it is one.
+func (l Layout) remove() error {
+	entries, err := os.ReadDir(l.Root)
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(l.marker()); err != nil && len(entries) > 0 {
+		return fmt.Errorf("%s holds other things than a sandbox: name another directory", l.Root)
+	}
+	return os.RemoveAll(l.Root)
 }

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -16,6 +17,8 @@ type realNode struct {
 	// Number chooses bridge and addresses; 1 is the system node.
 	number int
 	state  string
+	// life: a stop waits until a start is over.
+	life sync.Mutex
 }
 
 func (n *realNode) address() string { return fmt.Sprintf("198.19.%d.1", n.number) }
@@ -32,42 +35,62 @@ func (s *supervisor) addNode(request NodeRequest) (NodeInfo, bool, error) {
 	s.mu.Lock()
 	if node := s.nodes[request.Name]; node != nil {
 		defer s.mu.Unlock()
-		if node.request.ProviderID != request.ProviderID {
+		if node.request.ProviderID != request.ProviderID || node.state == "Stopping" {
 			return NodeInfo{}, false, errExists
 		}
 		return node.info(), false, nil
 	}
+	number, free := s.freeNumber()
+	if !free {
+		s.mu.Unlock()
+		return NodeInfo{}, false, errFull
+	}
+	node := s.register(request, number)
+	s.mu.Unlock()
+	info, err := s.startNode(node)
+	return info, true, err
+}
+
+// freeNumber and register are called with the lock held, both in one go.
+func (s *supervisor) freeNumber() (int, bool) {
 	used := map[int]bool{}
 	for _, node := range s.nodes {
 		used[node.number] = true
 	}
-	s.mu.Unlock()
 	for number := 2; number < 2+MaxGPUNodes; number++ {
 		if !used[number] {
-			info, err := s.startNode(request, number)
-			return info, true, err
+			return number, true
 		}
 	}
-	return NodeInfo{}, false, errFull
+	return 0, false
 }
 
-func (s *supervisor) startNode(request NodeRequest, number int) (NodeInfo, error) {
+func (s *supervisor) register(request NodeRequest, number int) *realNode {
 	node := &realNode{request: request, number: number, state: "Starting"}
-	s.mu.Lock()
-	if s.nodes[request.Name] != nil {
-		s.mu.Unlock()
-		return NodeInfo{}, errExists
-	}
 	s.nodes[request.Name] = node
+	return node
+}
+
+func (s *supervisor) startNode(node *realNode) (NodeInfo, error) {
+	node.life.Lock()
+	err := s.launch(node)
+	s.mu.Lock()
+	if node.state == "Starting" {
+		node.state = "Running"
+	}
 	s.mu.Unlock()
-	if err := s.launch(node); err != nil {
-		s.stopNode(request.Name)
+	node.life.Unlock()
+	if err != nil {
+		s.stopNode(node.request.Name)
 		return NodeInfo{}, err
 	}
-	s.mu.Lock()
-	node.state = "Running"
-	s.mu.Unlock()
 	return node.info(), nil
+}
+
+func (s *supervisor) isLeaving(node *realNode) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return node.state == "Stopping"
 }
 
 func (s *supervisor) launch(node *realNode) error {
@@ -99,6 +122,9 @@ func (s *supervisor) launch(node *realNode) error {
 		if err := s.ctr(node, "-n", "k8s.io", "images", "import", "--local", image); err != nil {
 			return err
 		}
+	}
+	if s.isLeaving(node) {
+		return fmt.Errorf("%s was stopped while it started", node.request.Name)
 	}
 	s.start("kubelet-"+node.request.Name, append([]string{s.self, "kubelet"}, s.kubeletArgs(node)...), nil)
 	return nil
@@ -139,13 +165,19 @@ func (s *supervisor) stopNode(name string) {
 	}
 	node.state = "Stopping"
 	s.mu.Unlock()
+	node.life.Lock()
+	defer node.life.Unlock()
 	s.end("kubelet-"+name, 0)
 	s.end("containerd-"+name, 0)
 	killShims(node)
-	killCgroup(node.cgroup())
 	unmountBelow(s.layout.node(name), fmt.Sprintf("/run/node%d", node.number))
 	_ = exec.Command("ip", "link", "delete", node.bridge()).Run()
-	_ = until(10*time.Second, func() bool { return removeCgroupsOf(node.cgroup()) == nil })
+	// What was being forked during one pass is killed in the next.
+	_ = until(10*time.Second, func() bool {
+		killCgroup(node.cgroup())
+		return removeCgroupsOf(node.cgroup()) == nil
+	})
+	unmountBelow(s.layout.node(name), fmt.Sprintf("/run/node%d", node.number))
 	_ = os.RemoveAll(s.layout.node(name))
 	_ = os.RemoveAll(fmt.Sprintf("/run/node%d", node.number))
 	s.mu.Lock()

@@ -15,6 +15,12 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
+// A component that ends is started again after a pause that doubles, unless it ran for long.
+const (
+	shortestPause = 100 * time.Millisecond
+	longestPause  = 5 * time.Second
+)
+
 // supervisor starts the components, and starts them again when they end.
 type supervisor struct {
 	layout Layout
@@ -59,7 +65,10 @@ func Supervise(l Layout) error {
 		s.start(p.name, append([]string{self, p.name}, p.args...), nil)
 	}
 	node := NodeRequest{Name: SystemNode, Labels: map[string]string{"pinnace.dev/sandbox-system": "true"}}
-	if _, err := s.startNode(node, 1); err != nil {
+	s.mu.Lock()
+	system := s.register(node, 1)
+	s.mu.Unlock()
+	if _, err := s.startNode(system); err != nil {
 		return fmt.Errorf("system node: %w", err)
 	}
 	if err := s.waitForNode(SystemNode); err != nil {
@@ -82,7 +91,9 @@ func (s *supervisor) start(name string, command, env []string) {
 
 func (s *supervisor) keep(name string, c *child) {
 	defer close(c.ended)
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+	pause := shortestPause
+	for {
+		started := time.Now()
 		log, err := os.OpenFile(s.layout.Log(name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, name, err)
@@ -110,8 +121,12 @@ func (s *supervisor) keep(name string, c *child) {
 		if stopped {
 			return
 		}
+		if time.Since(started) > longestPause {
+			pause = shortestPause
+		}
 		fmt.Fprintf(os.Stderr, "%s ended (%v), started again in %s\n", name, err, pause)
 		time.Sleep(pause)
+		pause = min(2*pause, longestPause)
 	}
 }
 

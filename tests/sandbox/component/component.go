@@ -2,11 +2,11 @@
 package component
 
 import (
+	"context"
 	"os"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/component-base/cli"
 	"k8s.io/kubectl/pkg/cmd"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
@@ -14,7 +14,6 @@ import (
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
-	kwok "sigs.k8s.io/kwok/pkg/kwok/cmd"
 )
 
 // Names are the programs in the order in which `sandbox up` starts those of the control plane.
@@ -36,10 +35,9 @@ func Run(name string, args []string) int {
 	case "kube-proxy":
 		command = proxy.NewProxyCommand()
 	case "kubelet":
-		command = kubelet.NewKubeletCommand(genericapiserver.SetupSignalContext())
+		command = kubelet.NewKubeletCommand(context.Background())
 	case "kwok":
-		resetFlags()
-		command = kwok.NewCommand(genericapiserver.SetupSignalContext())
+		return kwok(args)
 	case "kubectl":
 		resetFlags()
 		command = cmd.NewDefaultKubectlCommand()

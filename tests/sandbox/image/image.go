@@ -127,7 +127,11 @@ func complete(spec Spec) (map[string]File, error) {
 		return files, nil
 	}
 	for _, file := range spec.Files {
-		for _, library := range libraries(file.Source) {
+		needed, err := libraries(file.Source)
+		if err != nil {
+			return nil, err
+		}
+		for _, library := range needed {
 			if _, taken := files[library]; !taken {
 				files[library] = File{Source: library, Target: library, Mode: 0o755}
 			}
@@ -142,16 +146,19 @@ func complete(spec Spec) (map[string]File, error) {
 var lddPath = regexp.MustCompile(`(/[^ ]+) \(0x`)
 
 // libraries that the dynamic loader would load; none for a static file or one that is no program.
-func libraries(program string) []string {
+func libraries(program string) ([]string, error) {
 	output, err := exec.Command("ldd", program).Output()
 	if err != nil {
-		return nil
+		return nil, nil
+	}
+	if strings.Contains(string(output), "not found") {
+		return nil, fmt.Errorf("%s needs libraries that are not on this machine:\n%s", program, output)
 	}
 	var list []string
 	for _, match := range lddPath.FindAllStringSubmatch(string(output), -1) {
 		list = append(list, match[1])
 	}
-	return list
+	return list, nil
 }
 
 // layer returns the files as a compressed and as a plain tar.
