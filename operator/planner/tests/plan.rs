@@ -6,6 +6,7 @@ mod plan {
     mod account;
     mod aws;
     mod capacity;
+    mod chaos;
     mod deletion;
     mod drive;
     mod fixture;

@@ -64,6 +64,25 @@ impl Group {
         self.desired.max(self.live())
     }
 
+    /// From what is read at this moment: what stays is protected, then the size is lowered to it.
+    fn remove(&mut self, victims: &[String], desired: u32, now: Timestamp) {
+        let is_victim = |i: &Instance| victims.iter().any(|v| v == i.provider.instance_id());
+        let living = || self.instances.iter().filter(|i| i.ended.is_none());
+        let pending = living().any(|i| age(i.launched, now) < IN_SERVICE);
+        if pending || !(victims.is_empty() || living().any(is_victim)) {
+            return;
+        }
+        let staying = u32::try_from(living().filter(|i| !is_victim(i)).count()).unwrap();
+        for instance in &mut self.instances {
+            instance.protected = !is_victim(instance);
+        }
+        self.desired = if victims.is_empty() {
+            staying.max(desired).min(self.desired)
+        } else {
+            staying
+        };
+    }
+
     pub fn pool(&self) -> &str {
         &self.spec.pool.0
     }
@@ -184,21 +203,18 @@ impl Aws {
                 let group = self.groups.get_mut(group).unwrap();
                 assert!(group.active(now), "grow of a group that is not active");
                 assert!(*desired <= group.spec.max_nodes);
-                group.desired = *desired;
+                group.desired = group.desired.max(*desired);
             }
             CloudAction::Remove {
                 group,
                 instances,
                 desired,
                 ..
-            } => {
-                let group = self.groups.get_mut(group).unwrap();
-                for instance in &mut group.instances {
-                    let id = instance.provider.instance_id();
-                    instance.protected = !instances.iter().any(|victim| victim == id);
-                }
-                group.desired = *desired;
-            }
+            } => self
+                .groups
+                .get_mut(group)
+                .unwrap()
+                .remove(instances, *desired, now),
             CloudAction::DeleteGroup { group, .. } => {
                 let Some(group) = self.groups.get_mut(group) else {
                     return;

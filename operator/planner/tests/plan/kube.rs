@@ -33,6 +33,19 @@ pub fn apply(model: &mut ModelObserved, plan: &ModelPlan) {
     }
 }
 
+/// A plan's objects and deletes one by one.
+pub fn effects(plan: &ModelPlan) -> Vec<ModelPlan> {
+    let objects = plan.objects.iter().map(|object| ModelPlan {
+        objects: vec![object.clone()],
+        ..ModelPlan::default()
+    });
+    let deletes = plan.deletes.iter().map(|delete| ModelPlan {
+        deletes: vec![delete.clone()],
+        ..ModelPlan::default()
+    });
+    objects.chain(deletes).collect()
+}
+
 fn is<K: Metadata<Ty = ObjectMeta>>(object: &K, name: &str) -> bool {
     object.metadata().name.as_deref() == Some(name)
 }
@@ -95,6 +108,14 @@ impl Pods {
             .collect();
         for name in orphans {
             self.end(&name, now);
+        }
+    }
+
+    /// A pod is evicted or its process dies for good.
+    pub fn kill(&mut self, number: usize, now: Timestamp) {
+        let names: Vec<String> = self.live(|_| true).map(|p| p.name.clone()).collect();
+        if let Some(name) = names.get(number % names.len().max(1)) {
+            self.end(name, now);
         }
     }
 

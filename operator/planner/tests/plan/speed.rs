@@ -61,11 +61,18 @@ fn fleet_plan() {
     for (models, nodes, waiting) in [(500, 2_650, 350), (1_000, 5_300, 700), (2_000, 10_600, 1_400)] {
         let mut fixture = fleet(models, nodes, waiting);
         let mut row = vec![];
-        for change in ["at rest", "all halved", "pools gone"] {
+        for change in ["at rest", "all halved", "all frozen", "pools gone"] {
             match change {
                 "all halved" => {
                     for model in fixture.observed.models.values_mut() {
                         model.spec.spec.replicas /= 2;
+                    }
+                }
+                // Without the objects of the models.
+                "all frozen" => {
+                    fixture.observed.settings.allowed_runtime_images = vec!["registry.example/".into()];
+                    for model in fixture.observed.models.values_mut() {
+                        model.spec.spec.runtime.builtin.image = Some("other.example/x".into());
                     }
                 }
                 "pools gone" => fixture.observed.pools.clear(),

@@ -15,7 +15,7 @@ use super::kube::{self, Pods};
 
 /// Seconds of a step, and between reads of AWS.
 const STEP: i64 = 5;
-const POLL: i64 = 10;
+pub const POLL: i64 = 10;
 
 pub struct World {
     /// What Kubernetes has, and what was read of AWS last.
@@ -27,8 +27,10 @@ pub struct World {
     pub serving_floor: usize,
     /// Status writes so far.
     pub status_writes: u32,
-    /// Nodes that were ever launched, and removed.
-    pub log: Vec<String>,
+    /// Seconds between reads of AWS.
+    pub poll: i64,
+    /// The operator dies before it carries out more effects than this.
+    pub effects_left: u32,
 }
 
 impl World {
@@ -40,7 +42,8 @@ impl World {
             pods: Pods::default(),
             serving_floor: 0,
             status_writes: 0,
-            log: vec![],
+            poll: POLL,
+            effects_left: u32::MAX,
         }
     }
 
@@ -76,8 +79,8 @@ impl World {
         self.schedule();
         let observed = &mut self.fixture.observed;
         observed.pods.clone_from(&self.pods.list);
-        let read = observed.cloud.as_ref().unwrap().read_at;
-        if now.duration_since(read).as_secs() >= POLL {
+        let read = observed.cloud.as_ref().map(|c| c.read_at);
+        if read.is_none_or(|t| now.duration_since(t).as_secs() >= self.poll) {
             observed.cloud = Some(self.aws.observed(&self.sells, now));
         }
         self.check();
@@ -137,6 +140,13 @@ impl World {
         models && pools && plan.account.sweep.is_empty()
     }
 
+    /// One effect more, if the operator still lives.
+    fn lives(&mut self) -> bool {
+        let lives = self.effects_left > 0;
+        self.effects_left = self.effects_left.saturating_sub(1);
+        lives
+    }
+
     pub fn carry_out(&mut self, plan: &FleetPlan) {
         for key in plan.models.keys() {
             self.carry_out_model(key, plan);
@@ -147,22 +157,35 @@ impl World {
         for action in &plan.account.sweep {
             self.act(action);
         }
+        self.effects_left = u32::MAX;
     }
 
     fn carry_out_model(&mut self, key: &ModelKey, plan: &FleetPlan) {
         let (part, now) = (&plan.models[key], self.now());
+        if part.finalizer != Finalizer::Keep && !self.lives() {
+            return;
+        }
         let model = self.fixture.observed.models.get_mut(key).unwrap();
         if finalize(&mut model.spec.metadata, part.finalizer, crds::TRAFFIC_FINALIZER) {
             self.fixture.observed.models.remove(key);
             return;
         }
         for (name, cost) in &part.pod_costs {
-            if let Some(pod) = self.pods.list.iter_mut().find(|p| &p.name == name) {
+            let lives = self.lives();
+            let pod = self.pods.list.iter_mut().find(|p| &p.name == name);
+            if let Some(pod) = pod.filter(|_| lives) {
                 pod.deletion_cost = *cost;
             }
         }
-        kube::apply(model, part);
-        if let Some(status) = model_status(&model.spec, part, &Outcome::default(), now) {
+        for effect in kube::effects(part) {
+            if self.lives() {
+                kube::apply(self.fixture.observed.models.get_mut(key).unwrap(), &effect);
+            }
+        }
+        let model = &self.fixture.observed.models[key].spec;
+        let status = model_status(model, part, &Outcome::default(), now);
+        if let Some(status) = status.filter(|_| self.lives()) {
+            let model = self.fixture.observed.models.get_mut(key).unwrap();
             model.spec.status = Some(status);
             self.status_writes += 1;
         }
@@ -175,12 +198,18 @@ impl World {
                 NodeMark::Drain { node, since } => (node, Some(*since)),
                 NodeMark::Reclaim { node } => (node, None),
             };
+            if !self.lives() {
+                continue;
+            }
             let node = self.fixture.node(name);
             node.unschedulable = since.is_some();
             node.victim_since = since;
         }
         for action in &part.cloud {
             self.act(action);
+        }
+        if !self.lives() {
+            return;
         }
         let pool = self.fixture.observed.pools.get_mut(name).unwrap();
         if finalize(&mut pool.metadata, part.finalizer, crds::CAPACITY_FINALIZER) {
@@ -192,8 +221,9 @@ impl World {
     }
 
     fn act(&mut self, action: &CloudAction) {
-        let at = self.now().duration_since(super::fixture::start()).as_secs();
-        self.log.push(format!("{at} {}", action.verb()));
+        if !self.lives() {
+            return;
+        }
         if let CloudAction::Remove { instances, .. } = action {
             for (provider, node) in &self.fixture.observed.nodes {
                 if instances.iter().any(|id| id == provider.instance_id()) {
