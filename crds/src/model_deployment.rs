@@ -32,7 +32,8 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes.ready"),
     printcolumn(name = "Version", type_ = "string", json_path = ".spec.model.version"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("size(self.metadata.name) <= 40").message("metadata.name: at most 40 characters, because the names of Deployments and Services are built from it")
+    validation = Rule::new("size(self.metadata.name) <= 40").message("metadata.name: at most 40 characters, because the names of Deployments and Services are built from it"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name: a lower case letter, then lower case letters, digits and '-', because the Service has the same name")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ModelDeploymentSpec {
@@ -82,7 +83,7 @@ pub struct Model {
 }
 
 /// How each replica runs.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Runtime {
     /// The inference runtime that comes with Pinnace.
@@ -112,6 +113,19 @@ pub struct Runtime {
     #[serde(default = "default_drain_timeout")]
     #[schemars(regex(pattern = DURATION), length(max = 16))]
     pub drain_timeout: String,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self {
+            builtin: Builtin::default(),
+            service_account_name: None,
+            image_pull_secrets: vec![],
+            resources: Resources::default(),
+            startup_timeout: default_startup_timeout(),
+            drain_timeout: default_drain_timeout(),
+        }
+    }
 }
 
 /// The inference runtime that comes with Pinnace.

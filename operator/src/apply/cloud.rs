@@ -1,0 +1,88 @@
+//! Cloud actions: from which inventory, with which permission, at what cost in launch tokens.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use planner::observed::CloudErrorClass;
+use planner::plan::CloudAction;
+
+use super::{Applier, ApplyError};
+use crate::cloud::NodeGroups;
+use crate::fleet::Round;
+
+/// No effect is in flight longer (reliability programme R4). A verb is a few calls of at most 15 s each.
+const VERB_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Ends instances, or deletes something.
+#[must_use]
+pub fn destroys(action: &CloudAction) -> bool {
+    match action {
+        CloudAction::Create(_) | CloudAction::Grow { .. } | CloudAction::Adopt { .. } => false,
+        CloudAction::Remove { .. }
+        | CloudAction::DeleteGroup { .. }
+        | CloudAction::DeleteTemplate { .. }
+        | CloudAction::Release { .. } => true,
+    }
+}
+
+impl<C: NodeGroups> Applier<C> {
+    /// `Ok(false)`: not sent, because the plan is older than the last change of the same thing, or the world moved.
+    pub(super) async fn execute(&self, round: &Round, action: &CloudAction) -> Result<bool, ApplyError> {
+        let Some(cloud) = &round.observed.cloud else {
+            return Ok(false);
+        };
+        let target = match action {
+            CloudAction::DeleteTemplate { name, .. } => name.clone(),
+            other => other.group().map(|g| g.0.clone()).unwrap_or_default(),
+        };
+        if self.sent_at(&target).is_some_and(|sent| cloud.read_at <= sent) {
+            return Ok(false);
+        }
+        if !self.permission.may_send() {
+            return Err(ApplyError::LeaseLost);
+        }
+        if let CloudAction::Grow { group, desired, .. } = action {
+            let had = cloud.groups.get(group).map_or(0, planner::view::requested);
+            self.bucket.take(desired.saturating_sub(had), Instant::now());
+        }
+        let result = tokio::time::timeout(VERB_TIMEOUT, self.cloud.execute(action)).await;
+        // Whatever came of it, only an inventory from after this moment speaks of it.
+        self.note_sent(target.clone());
+        self.inventory.refresh();
+        let result = result.unwrap_or_else(|_| {
+            Err(crate::cloud::CloudError {
+                operation: action.verb(),
+                resource: target,
+                class: CloudErrorClass::Timeout,
+                message: format!("no answer within {} s", VERB_TIMEOUT.as_secs()),
+            })
+        });
+        match result {
+            Ok(()) => {
+                self.metrics.called(action.verb(), None);
+                Ok(true)
+            }
+            Err(error) => {
+                self.metrics.called(action.verb(), Some(error.class()));
+                match error.class() {
+                    CloudErrorClass::Conflict | CloudErrorClass::NotFound => {
+                        tracing::info!(verb = action.verb(), reason = %error, "not done; planned again");
+                        Ok(false)
+                    }
+                    _ => Err(ApplyError::Cloud(error)),
+                }
+            }
+        }
+    }
+
+    fn sent_at(&self, target: &str) -> Option<Timestamp> {
+        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.get(target).copied()
+    }
+
+    fn note_sent(&self, target: String) {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.insert(target, Timestamp::now());
+    }
+}

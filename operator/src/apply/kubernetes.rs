@@ -1,0 +1,339 @@
+//! Effects on the cluster: finalizers, objects, pod costs, node marks, status, events. Each call has a deadline.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use crds::Reason;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Api, Resource, ResourceExt as _};
+use planner::plan::{NodeMark, ObjectRef, PlannedEvent};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{Applier, identity};
+
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const POD_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+/// A failed effect.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error("{operation} {object}")]
+    Kubernetes {
+        operation: &'static str,
+        object: String,
+        source: Box<kube::Error>,
+    },
+    #[error("{operation} {object}: no answer within 10 s")]
+    Timeout { operation: &'static str, object: String },
+    #[error("{object} has another uid or generation than the plan was made for")]
+    OwnerMoved { object: String },
+    #[error("the lease's deadline has passed: not sent")]
+    LeaseLost,
+    #[error(transparent)]
+    Cloud(crate::cloud::CloudError),
+}
+
+impl ApplyError {
+    /// Static class, for logs.
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Kubernetes { .. } => "kubernetes",
+            Self::Timeout { .. } => "timeout",
+            Self::OwnerMoved { .. } => "owner_moved",
+            Self::LeaseLost => "lease_lost",
+            Self::Cloud(_) => "cloud",
+        }
+    }
+
+    /// What a condition says of it, if it concerns the reader.
+    pub(super) fn trouble(&self) -> Option<(Reason, String)> {
+        match self {
+            Self::Cloud(error) => {
+                super::reason_of_cloud(error.class()).map(|reason| (reason, error.to_string()))
+            }
+            Self::Kubernetes {
+                operation,
+                object,
+                source,
+            } => {
+                let kube::Error::Api(status) = &**source else {
+                    return None;
+                };
+                let refused = matches!(status.code, 400 | 403 | 422);
+                refused.then(|| {
+                    let message = format!("Kubernetes refuses to {operation} {object}: {}", status.message);
+                    (Reason::ReplicaFailure, message)
+                })
+            }
+            Self::Timeout { .. } | Self::OwnerMoved { .. } | Self::LeaseLost => None,
+        }
+    }
+}
+
+impl<C> Applier<C> {
+    /// A call to the API server, refused when the lease's deadline has passed.
+    async fn send<T>(
+        &self,
+        operation: &'static str,
+        object: &str,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, ApplyError> {
+        if !self.permission.may_send() {
+            return Err(ApplyError::LeaseLost);
+        }
+        answered(operation, object, call).await
+    }
+
+    /// The owner, uncached: does it still have the uid and the generation that the plan was made for?
+    pub(super) async fn check_owner<K>(&self, api: &Api<K>, planned: &K) -> Result<bool, ApplyError>
+    where
+        K: Resource + Clone + DeserializeOwned + Debug,
+    {
+        let object = identity(planned);
+        let now = answered("get", &object, api.get(&planned.name_any())).await?;
+        let same = now.uid() == planned.uid() && now.meta().generation == planned.meta().generation;
+        let same =
+            same && now.meta().deletion_timestamp.is_some() == planned.meta().deletion_timestamp.is_some();
+        if same {
+            Ok(false)
+        } else {
+            Err(ApplyError::OwnerMoved { object })
+        }
+    }
+
+    pub(super) async fn add_finalizer<K>(
+        &self,
+        api: &Api<K>,
+        object: &K,
+        name: &str,
+    ) -> Result<bool, ApplyError>
+    where
+        K: Resource + Clone + DeserializeOwned + Debug,
+    {
+        let mut finalizers = object.finalizers().to_vec();
+        finalizers.push(name.to_owned());
+        self.write_finalizers(api, object, finalizers).await
+    }
+
+    pub(super) async fn remove_finalizer<K>(
+        &self,
+        api: &Api<K>,
+        object: &K,
+        name: &str,
+    ) -> Result<bool, ApplyError>
+    where
+        K: Resource + Clone + DeserializeOwned + Debug,
+    {
+        let mut finalizers = object.finalizers().to_vec();
+        finalizers.retain(|f| f != name);
+        self.write_finalizers(api, object, finalizers).await
+    }
+
+    /// The list is written whole, so the resource version guards what others put into it.
+    async fn write_finalizers<K>(
+        &self,
+        api: &Api<K>,
+        object: &K,
+        finalizers: Vec<String>,
+    ) -> Result<bool, ApplyError>
+    where
+        K: Resource + Clone + DeserializeOwned + Debug,
+    {
+        let patch = json!({"metadata": {
+            "finalizers": finalizers,
+            "uid": object.uid(),
+            "resourceVersion": object.resource_version(),
+        }});
+        let (name, params) = (object.name_any(), PatchParams::default());
+        let patch = Patch::Merge(patch);
+        let call = api.patch_metadata(&name, &params, &patch);
+        match self.send("write finalizers of", &identity(object), call).await {
+            Ok(_) => Ok(true),
+            Err(error) if is_code(&error, &[404, 409]) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Server-side apply of a whole object.
+    pub(super) async fn apply_object(&self, object: &Value) -> Result<bool, ApplyError> {
+        let label = name_of(object);
+        let field = |name: &str| object[name].as_str().unwrap_or_default();
+        let meta = |name: &str| object["metadata"][name].as_str().unwrap_or_default();
+        let api = self.dynamic(field("apiVersion"), field("kind"), meta("namespace"));
+        let params = PatchParams::apply(crds::FIELD_MANAGER).force();
+        let patch = Patch::Apply(object);
+        self.send("apply", &label, api.patch(meta("name"), &params, &patch))
+            .await?;
+        Ok(true)
+    }
+
+    pub(super) async fn delete_object(&self, object: &ObjectRef) -> Result<bool, ApplyError> {
+        let api = self.dynamic(&object.api_version, &object.kind, &object.namespace);
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: Some(object.uid.clone()),
+                resource_version: None,
+            }),
+            ..DeleteParams::background()
+        };
+        let label = format!("{} {}/{}", object.kind, object.namespace, object.name);
+        match self
+            .send("delete", &label, api.delete(&object.name, &params))
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(error) if is_code(&error, &[404, 409]) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn write_pod_cost(
+        &self,
+        namespace: &str,
+        pod: &str,
+        cost: i32,
+    ) -> Result<bool, ApplyError> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let patch = json!({"metadata": {"annotations": {POD_DELETION_COST: cost.to_string()}}});
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let label = format!("{namespace}/{pod}");
+        match self
+            .send(
+                "write the deletion cost of",
+                &label,
+                api.patch_metadata(pod, &params, &patch),
+            )
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(error) if is_code(&error, &[404]) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn mark_node(&self, mark: &NodeMark) -> Result<bool, ApplyError> {
+        let (node, unschedulable, since) = match mark {
+            NodeMark::Drain { node, since } => (node, true, Value::from(since.to_string())),
+            NodeMark::Reclaim { node } => (node, false, Value::Null),
+        };
+        let patch = json!({
+            "metadata": {"annotations": {crds::key::VICTIM_SINCE: since}},
+            "spec": {"unschedulable": if unschedulable { Value::from(true) } else { Value::Null }},
+        });
+        let api: Api<Node> = Api::all(self.client.clone());
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        match self.send("mark", node, api.patch(node, &params, &patch)).await {
+            Ok(_) => Ok(true),
+            Err(error) if is_code(&error, &[404]) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One merge patch, guarded by the uid: an object of the same name made anew is another one.
+    pub(super) async fn write_status<K, S>(
+        &self,
+        api: &Api<K>,
+        object: &K,
+        status: &S,
+    ) -> Result<bool, ApplyError>
+    where
+        K: Resource + Clone + DeserializeOwned + Debug,
+        S: Serialize,
+    {
+        let mut status = serde_json::to_value(status).expect("a status is plain JSON");
+        // A merge patch leaves what it does not name: what is gone is named as null.
+        for optional in ["absentSince", "assigned"] {
+            if let Some(map) = status.as_object_mut()
+                && !map.contains_key(optional)
+            {
+                map.insert(optional.to_owned(), Value::Null);
+            }
+        }
+        let patch = Patch::Merge(json!({"metadata": {"uid": object.uid()}, "status": status}));
+        let (name, params) = (object.name_any(), PatchParams::default());
+        match self
+            .send(
+                "write the status of",
+                &identity(object),
+                api.patch_status(&name, &params, &patch),
+            )
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(error) if is_code(&error, &[404, 409]) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Events are told once, after the status that they speak of is written; a lost one is lost.
+    pub(super) async fn emit<K: Resource<DynamicType = ()>>(&self, object: &K, events: &[PlannedEvent]) {
+        let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
+        let about = object.object_ref(&());
+        for planned in events {
+            let event = Event {
+                type_: if planned.warning {
+                    EventType::Warning
+                } else {
+                    EventType::Normal
+                },
+                reason: planned.reason.name(),
+                note: Some(planned.message.chars().take(1000).collect()),
+                action: "Reconcile".to_owned(),
+                secondary: None,
+            };
+            let call = async { recorder.publish(&event, &about).await.map(drop) };
+            if let Err(error) = self.send("tell an event of", &identity(object), call).await {
+                tracing::debug!(error = &error as &dyn std::error::Error, "an event is lost");
+            }
+        }
+    }
+
+    fn dynamic(&self, api_version: &str, kind: &str, namespace: &str) -> Api<DynamicObject> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let plural = match kind {
+            // The only plural here that does not follow the rule.
+            "NetworkPolicy" => "networkpolicies".to_owned(),
+            _ => format!("{}s", kind.to_ascii_lowercase()),
+        };
+        let resource =
+            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), &plural);
+        Api::namespaced_with(self.client.clone(), namespace, &resource)
+    }
+}
+
+async fn answered<T>(
+    operation: &'static str,
+    object: &str,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, ApplyError> {
+    let object = object.to_owned();
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(source)) => Err(ApplyError::Kubernetes {
+            operation,
+            object,
+            source: Box::new(source),
+        }),
+        Err(_) => Err(ApplyError::Timeout { operation, object }),
+    }
+}
+
+fn is_code(error: &ApplyError, codes: &[u16]) -> bool {
+    let ApplyError::Kubernetes { source, .. } = error else {
+        return false;
+    };
+    matches!(&**source, kube::Error::Api(status) if codes.contains(&status.code))
+}
+
+/// Kind, namespace and name of an object as JSON.
+pub(super) fn name_of(object: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (kind, meta) = (text(&object["kind"]), &object["metadata"]);
+    format!("{kind} {}/{}", text(&meta["namespace"]), text(&meta["name"]))
+}

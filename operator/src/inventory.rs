@@ -1,0 +1,79 @@
+//! What AWS has, read by a task of its own, never inside a reconcile. A failed read keeps what the last one brought and
+//! says what went wrong: the planner gives nothing back on it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use planner::observed::{CloudErrorClass, CloudObserved, CloudTrouble};
+use tokio::sync::Notify;
+
+use crate::cloud::{CatalogQuery, NodeGroups};
+use crate::metrics::Metrics;
+
+/// After a mutation AWS is read again at once, and again while the change shows, at least this far apart.
+const SOONEST: Duration = Duration::from_millis(500);
+
+#[derive(Default)]
+pub struct Inventory {
+    latest: ArcSwapOption<CloudObserved>,
+    catalog: ArcSwapOption<CatalogQuery>,
+    wake: Notify,
+}
+
+impl Inventory {
+    /// `None` until AWS has answered, or failed to, once.
+    #[must_use]
+    pub fn latest(&self) -> Option<Arc<CloudObserved>> {
+        self.latest.load_full()
+    }
+
+    /// Something was changed: read soon.
+    pub fn refresh(&self) {
+        self.wake.notify_one();
+    }
+
+    /// What pools name; a change is looked up at once.
+    pub fn name(&self, types: BTreeSet<String>, subnets: BTreeSet<String>) {
+        let query = CatalogQuery {
+            instance_types: types,
+            subnets,
+        };
+        if self.catalog.load().as_deref() != Some(&query) {
+            self.catalog.store(Some(Arc::new(query)));
+            self.wake.notify_one();
+        }
+    }
+
+    /// Reads for ever. `changed` is told after every read.
+    pub async fn run<C: NodeGroups>(&self, cloud: &C, poll: Duration, changed: &Notify, metrics: &Metrics) {
+        loop {
+            let query = self.catalog.load_full().unwrap_or_default();
+            match cloud.describe(&query).await {
+                Ok(read) => {
+                    metrics.called("describe", None);
+                    self.latest.store(Some(Arc::new(read)));
+                }
+                Err(error) => {
+                    metrics.called("describe", Some(error.class()));
+                    tracing::warn!(error = &error as &dyn std::error::Error, "AWS could not be read");
+                    self.fail(error.class(), error.to_string());
+                }
+            }
+            changed.notify_one();
+            tokio::time::sleep(SOONEST).await;
+            let rest = poll.saturating_sub(SOONEST);
+            let _ = tokio::time::timeout(rest, self.wake.notified()).await;
+        }
+    }
+
+    /// Nothing is known before the first good read: then there is no inventory, and nothing is planned on AWS.
+    fn fail(&self, class: CloudErrorClass, message: String) {
+        if let Some(latest) = self.latest.load_full() {
+            let mut kept = CloudObserved::clone(&latest);
+            kept.trouble = Some(CloudTrouble { class, message });
+            self.latest.store(Some(Arc::new(kept)));
+        }
+    }
+}

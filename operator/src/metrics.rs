@@ -1,0 +1,116 @@
+//! Prometheus metrics. Labels are static words, and namespace and name; never error text.
+
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+use planner::observed::CloudErrorClass;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReconcileLabels {
+    pub kind: &'static str,
+    /// `quiet`, `applied`, `failed` or `waiting` (backing off).
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CallLabels {
+    pub verb: &'static str,
+    /// `ok` or the class of the error.
+    pub class: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PoolLabels {
+    pub pool: String,
+}
+
+#[derive(Debug)]
+pub struct Metrics {
+    pub registry: Registry,
+    pub reconciles: Family<ReconcileLabels, Counter<u64, AtomicU64>>,
+    pub cloud_calls: Family<CallLabels, Counter<u64, AtomicU64>>,
+    pub plan_seconds: Histogram,
+    pub nodes_wanted: Family<PoolLabels, Gauge<i64, AtomicI64>>,
+    pub orphaned_groups: Family<PoolLabels, Gauge<i64, AtomicI64>>,
+    pub leader: Gauge<i64, AtomicI64>,
+    pub inventory_age_seconds: Gauge<i64, AtomicI64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("pinnace_operator"),
+            reconciles: Family::default(),
+            cloud_calls: Family::default(),
+            plan_seconds: Histogram::new(exponential_buckets(0.000_1, 4.0, 8)),
+            nodes_wanted: Family::default(),
+            orphaned_groups: Family::default(),
+            leader: Gauge::default(),
+            inventory_age_seconds: Gauge::default(),
+        };
+        let registry = &mut metrics.registry;
+        registry.register(
+            "reconciles",
+            "Objects reconciled, by kind and outcome",
+            metrics.reconciles.clone(),
+        );
+        registry.register(
+            "cloud_calls",
+            "Verbs sent to AWS, by verb and class",
+            metrics.cloud_calls.clone(),
+        );
+        registry.register(
+            "plan_seconds",
+            "Time to plan the fleet",
+            metrics.plan_seconds.clone(),
+        );
+        registry.register(
+            "nodes_wanted",
+            "Nodes that pods need, by pool",
+            metrics.nodes_wanted.clone(),
+        );
+        registry.register(
+            "orphaned_node_groups",
+            "Node groups with instances whose pool is gone",
+            metrics.orphaned_groups.clone(),
+        );
+        registry.register("leader", "1 while this replica leads", metrics.leader.clone());
+        registry.register(
+            "inventory_age_seconds",
+            "Age of what is known of AWS",
+            metrics.inventory_age_seconds.clone(),
+        );
+        metrics
+    }
+}
+
+impl Metrics {
+    pub fn reconciled(&self, kind: &'static str, outcome: &'static str) {
+        self.reconciles
+            .get_or_create(&ReconcileLabels { kind, outcome })
+            .inc();
+    }
+
+    pub fn called(&self, verb: &'static str, error: Option<CloudErrorClass>) {
+        let class = error.map_or("ok", class_name);
+        self.cloud_calls.get_or_create(&CallLabels { verb, class }).inc();
+    }
+}
+
+fn class_name(class: CloudErrorClass) -> &'static str {
+    match class {
+        CloudErrorClass::Throttled => "throttled",
+        CloudErrorClass::Unavailable => "unavailable",
+        CloudErrorClass::Timeout => "timeout",
+        CloudErrorClass::Denied => "denied",
+        CloudErrorClass::Quota => "quota",
+        CloudErrorClass::Conflict => "conflict",
+        CloudErrorClass::NotFound => "not_found",
+        CloudErrorClass::Invalid => "invalid",
+    }
+}

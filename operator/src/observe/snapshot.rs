@@ -1,0 +1,155 @@
+//! Stores, inventory and settings put together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::runtime::reflector::Store;
+use kube::{Resource, ResourceExt as _};
+use planner::observed::{
+    AccountObserved, CloudObserved, ModelKey, ModelObserved, Observed, PodObserved, PoolName, Settings,
+};
+
+use super::{Stores, node, pod};
+
+/// Our objects of one kind, by the model that they belong to.
+type ByModel<K> = BTreeMap<ModelKey, Vec<K>>;
+
+impl Stores {
+    /// The snapshot of this moment.
+    #[must_use]
+    pub fn observe(&self, settings: &Settings, cloud: Option<CloudObserved>, launch_tokens: u32) -> Observed {
+        let nodes: BTreeMap<_, _> = self
+            .nodes
+            .state()
+            .iter()
+            .filter_map(|n| node::observed(n))
+            .collect();
+        let names: BTreeSet<&str> = nodes.values().map(|n| n.name.as_str()).collect();
+        let on_pool =
+            |p: &PodObserved| p.owner.is_some() || p.node.as_deref().is_some_and(|n| names.contains(n));
+        let pods: Vec<_> = self
+            .pods
+            .state()
+            .iter()
+            .map(|p| pod::observed(p))
+            .filter(on_pool)
+            .collect();
+        Observed {
+            settings: settings.clone(),
+            models: self.observe_models(),
+            pools: self
+                .pools
+                .state()
+                .iter()
+                .map(|p| (PoolName(p.name_any()), p.as_ref().clone()))
+                .collect(),
+            namespaces: self
+                .namespaces
+                .state()
+                .iter()
+                .map(|n| (n.name_any(), n.labels().clone()))
+                .collect(),
+            priority_classes: self
+                .priorities
+                .state()
+                .iter()
+                .map(|p| (p.name_any(), p.value))
+                .collect(),
+            nodes,
+            pods,
+            cloud,
+            launch_tokens,
+        }
+    }
+
+    fn observe_models(&self) -> BTreeMap<ModelKey, ModelObserved> {
+        let mut deployments = by_model(&self.deployments);
+        let mut services = by_model(&self.services);
+        let mut accounts = by_model(&self.accounts);
+        let mut budgets = by_model(&self.budgets);
+        let mut policies = by_model(&self.policies);
+        let named: BTreeMap<(String, String), bool> = self
+            .accounts
+            .state()
+            .iter()
+            .map(|a| {
+                (
+                    (a.namespace().unwrap_or_default(), a.name_any()),
+                    allows_runtime(a.labels()),
+                )
+            })
+            .collect();
+        let all_budgets = self.budgets.state();
+        let models = self.models.state();
+        let observed = models.iter().map(|model| {
+            let key = ModelKey {
+                namespace: model.namespace().unwrap_or_default(),
+                name: model.name_any(),
+            };
+            let account = model.spec.runtime.service_account_name.as_ref();
+            let account = account.and_then(|name| named.get(&(key.namespace.clone(), name.clone())));
+            let observed = ModelObserved {
+                spec: model.as_ref().clone(),
+                deployments: deployments.remove(&key).unwrap_or_default(),
+                services: services.remove(&key).unwrap_or_default(),
+                service_accounts: accounts.remove(&key).unwrap_or_default(),
+                budgets: budgets.remove(&key).unwrap_or_default(),
+                network_policies: policies.remove(&key).unwrap_or_default(),
+                named_account: account.map(|allows_runtime| AccountObserved {
+                    allows_runtime: *allows_runtime,
+                }),
+                foreign_budgets: foreign_budgets(&key, &all_budgets),
+            };
+            (key, observed)
+        });
+        observed.collect()
+    }
+}
+
+fn allows_runtime(labels: &BTreeMap<String, String>) -> bool {
+    labels.get(crds::key::ALLOW_RUNTIME).is_some_and(|v| v == "true")
+}
+
+fn by_model<K>(store: &Store<K>) -> ByModel<K>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let mut all = ByModel::<K>::new();
+    for object in store.state() {
+        if let Some(key) = model_of(object.as_ref()) {
+            all.entry(key).or_default().push(object.as_ref().clone());
+        }
+    }
+    all
+}
+
+fn model_of<K: Resource>(object: &K) -> Option<ModelKey> {
+    let labels = object.labels();
+    let ours = labels.get(crds::key::MANAGED_BY).map(String::as_str) == Some(crds::key::MANAGED_BY_VALUE);
+    ours.then_some(())?;
+    Some(ModelKey {
+        namespace: object.namespace()?,
+        name: labels.get(crds::key::MODEL)?.clone(),
+    })
+}
+
+/// Budgets that somebody else laid over the pods of a model: evictions are refused for ever where two match.
+fn foreign_budgets(key: &ModelKey, budgets: &[Arc<PodDisruptionBudget>]) -> Vec<String> {
+    let label = |name: &str| match name {
+        crds::key::MODEL => Some(key.name.as_str()),
+        crds::key::MANAGED_BY => Some(crds::key::MANAGED_BY_VALUE),
+        _ => None,
+    };
+    let selects = |budget: &PodDisruptionBudget| {
+        let selector = budget.spec.as_ref().and_then(|s| s.selector.as_ref());
+        let labels = selector.and_then(|s| s.match_labels.as_ref());
+        let plain = selector.is_some_and(|s| s.match_expressions.as_ref().is_none_or(Vec::is_empty));
+        plain && labels.is_none_or(|l| l.iter().all(|(k, v)| label(k) == Some(v.as_str())))
+    };
+    let near = budgets
+        .iter()
+        .filter(|b| b.namespace().as_deref() == Some(&key.namespace));
+    let foreign = near.filter(|b| model_of(b.as_ref()).is_none() && selects(b));
+    foreign.map(|b| b.name_any()).collect()
+}
