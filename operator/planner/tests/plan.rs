@@ -1,6 +1,7 @@
 //! Whole plans: what `plan_fleet` decides from a snapshot (tables and goldens), and what comes of it when plans are carried
 //! out in a small world with virtual time.
 
+#[cfg(test)]
 mod plan {
     mod accept;
     mod account;

@@ -57,6 +57,7 @@ fn fleet(models: u32, nodes: u32, waiting: u32) -> Fixture {
 
 #[test]
 #[ignore = "prints milliseconds, judges nothing"]
+#[allow(clippy::disallowed_methods, reason = "measures the planner, does not plan")]
 fn fleet_plan() {
     for (models, nodes, waiting) in [(500, 2_650, 350), (1_000, 5_300, 700), (2_000, 10_600, 1_400)] {
         let mut fixture = fleet(models, nodes, waiting);
