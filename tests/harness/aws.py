@@ -1,0 +1,118 @@
+"""The simulated AWS account: its process inside the sandbox, and what it can be asked and told."""
+
+import pathlib
+import signal
+import subprocess
+
+from .base import CLUSTER, NODE_ROLE, REGION, ROOT, ZONES, built, eventually, session
+from .sandbox import Sandbox
+
+URL = "http://198.18.0.1:4566"
+# Simulated seconds in a real one: node groups and nodes come in seconds, and the 25 minutes after which EKS gives a
+# group up are still longer than a kubelet needs on a busy machine.
+TIME_SCALE = 20
+
+
+class Aws:
+    def __init__(self, sandbox: Sandbox, time_scale: int = TIME_SCALE):
+        self.sandbox, self.time_scale = sandbox, time_scale
+        self.buckets = sandbox.data / "s3"
+        self.log = sandbox.logs / "aws-sim.log"
+        self.session = session()
+        self.process = None
+
+    def start(self):
+        self.buckets.mkdir(parents=True, exist_ok=True)
+        subnets = [word for id_, zone in ZONES.items() for word in ("--subnet", f"{id_}={zone}")]
+        command = self.sandbox.command(
+            built("aws-sim"), "serve", "--listen", "0.0.0.0:4566", "--cluster", CLUSTER, "--region", REGION,
+            "--node-role", NODE_ROLE, *subnets, "--iam-policy", ROOT / "terraform/modules/operator-iam/policy.json",
+            "--s3-root", self.buckets, "--kubeconfig", self.sandbox.kubeconfig,
+            "--control-socket", self.sandbox.control, "--journal-file", self.sandbox.data / "aws-journal.jsonl",
+            "--time-scale", self.time_scale,
+        )  # fmt: skip
+        with self.log.open("ab") as log:
+            # A session of its own: Ctrl-C in the terminal is for the demo, which ends it with the sandbox.
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        eventually(self.healthy, f"the simulated AWS answers; see {self.log}", 30)
+
+    def healthy(self) -> bool:
+        if self.process.poll() is not None:
+            raise RuntimeError(f"aws-sim ended: {self.log.read_text()[-2000:]}")
+        return self.call("GET", "health")["status"] == "ok"
+
+    def call(self, method: str, path: str, body=None) -> dict:
+        answer = self.session.request(method, f"{URL}/_sim/{path}", json=body, timeout=10)
+        if not answer.ok:
+            raise RuntimeError(f"{method} /_sim/{path}: {answer.status_code} {answer.text}")
+        return answer.json()
+
+    # -- the journal of calls
+
+    def mark(self) -> int:
+        """Number of the last call, to ask for those after it."""
+        return self.call("GET", f"journal?since={2**40}")["last"]
+
+    def journal(self, since: int = 0, mutation: bool | None = None) -> list[dict]:
+        only = "" if mutation is None else f"&mutation={str(mutation).lower()}"
+        return self.call("GET", f"journal?since={since}{only}")["entries"]
+
+    def mutations(self, since: int = 0) -> list[str]:
+        """Actions that changed something, in order."""
+        return [entry["action"] for entry in self.journal(since, True) if entry["outcome"] == "OK"]
+
+    # -- what there is
+
+    def ledger(self) -> dict:
+        return self.call("GET", "ledger")
+
+    def inventory(self) -> dict:
+        return self.call("GET", "inventory")
+
+    def instances(self) -> list[dict]:
+        """Those that are not on their way out."""
+        gone = ("shutting-down", "terminated")
+        return [i for i in self.inventory()["instances"] if i["state"] not in gone]
+
+    def left(self) -> dict:
+        """Everything that should not be there when nothing is wanted, by kind, without empty kinds."""
+        inventory = self.inventory()
+        found = {kind: [item["name"] for item in inventory[kind]] for kind in ("groups", "scalingGroups", "templates")}
+        found["instances"] = [i["id"] for i in inventory["instances"] if i["state"] != "terminated"]
+        return {kind: names for kind, names in found.items() if names}
+
+    # -- faults
+
+    def capacity(self, instance_type: str, zone: str, available: int | None):
+        """How many more launches succeed; None: no limit."""
+        self.call("PUT", "capacity", {"type": instance_type, "zone": zone, "available": available})
+
+    def hold(self, action: str, point: str, count: int = 1):
+        """Holds the next calls of an action, "before" they are committed or "after" it, before the answer."""
+        self.call("POST", "holds", {"action": action, "point": point, "count": count})
+
+    def held(self) -> list[dict]:
+        return self.call("GET", "holds")["held"]
+
+    def release(self) -> int:
+        return self.call("DELETE", "holds")["released"]
+
+    # -- models in the bucket
+
+    def model_folder(self, name: str) -> pathlib.Path:
+        """The folder behind s3://models/NAME."""
+        folder = self.buckets / "models" / name
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def stop(self):
+        """Ends it in order; ending the sandbox ends it as well."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        # The child of nsenter is the simulator; nsenter itself passes no signals on.
+        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        for pid in children:
+            subprocess.run(["kill", f"-{signal.SIGTERM.value}", pid], check=False)
+        self.process.wait(timeout=20)

@@ -1,0 +1,43 @@
+"""The Kubernetes cluster of tests/sandbox."""
+
+import json
+import os
+import pathlib
+import subprocess
+
+from .base import ROOT, run
+
+
+class Sandbox:
+    def __init__(self):
+        self.binary = build()
+        self.data = pathlib.Path(os.environ.get("PINNACE_SANDBOX", "/var/tmp/pinnace-sandbox"))
+        self.kubeconfig = self.data / "kubeconfig"
+        self.control = self.data / "control.sock"
+        self.audit_log = self.data / "audit.log"
+        self.logs = self.data / "log"
+
+    def up(self):
+        """Starts it; what an earlier one left is removed first."""
+        run(self.binary, "up")
+
+    def down(self):
+        run(self.binary, "down")
+
+    def command(self, *words) -> list[str]:
+        """A command line that runs inside the namespaces, on the same file system."""
+        return [str(word) for word in (self.binary, "exec", "--", *words)]
+
+    def load(self, image: pathlib.Path):
+        run(self.binary, "image", "load", image)
+
+    def real_nodes(self) -> list[str]:
+        """Names of the nodes with a kubelet, the system node apart."""
+        answer = run("curl", "-sS", "--fail", "--unix-socket", self.control, "http://sandbox/nodes")
+        return [node["name"] for node in json.loads(answer) if node["name"] != "sandbox-system"]
+
+
+def build() -> pathlib.Path:
+    """The binary; a missing one is built, with progress on standard error."""
+    command = [ROOT / "tests" / "sandbox" / "build"]
+    return pathlib.Path(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip())
