@@ -4,20 +4,29 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"time"
 )
 
+type mount struct {
+	source, target, kind string
+	flags                uintptr
+}
+
 // Init is process 1 of the namespaces. It makes mounts and addresses, starts the supervisor and reaps what is left to
 // it (containerd's shims leave their children to process 1). When it ends, everything ends.
 func Init(l Layout) error {
-	mounts := []struct {
-		source, target, kind string
-		flags                uintptr
-	}{
+	mounts := []mount{
 		{"", "/", "", syscall.MS_REC | syscall.MS_PRIVATE},
 		{"proc", "/proc", "proc", 0},
 		{"tmpfs", "/run", "tmpfs", 0},
+	}
+	// The kubelet and containerd write below these, whatever they are told; nothing of it may reach the machine.
+	for _, scratch := range []string{"/var/lib", "/var/log", "/opt"} {
+		if !strings.HasPrefix(l.Root, scratch+"/") {
+			mounts = append(mounts, mount{"tmpfs", scratch, "tmpfs", 0})
+		}
 	}
 	for _, m := range mounts {
 		if err := syscall.Mount(m.source, m.target, m.kind, m.flags, ""); err != nil {
