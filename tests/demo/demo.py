@@ -19,8 +19,9 @@ from harness.aws import URL, Aws  # noqa: E402
 from harness.base import ROOT, eventually  # noqa: E402
 from harness.client import Client  # noqa: E402
 from harness.compare import largest_difference, one_request  # noqa: E402
-from harness.kube import Kube, is_true  # noqa: E402
+from harness.kube import Kube  # noqa: E402
 from harness.sandbox import Sandbox  # noqa: E402
+from harness.stack import settled  # noqa: E402
 
 NAMESPACE, MODEL, POOL = "recsys", "home-feed-ranker", "g5"
 # What the sample calls s3://models/small-ranker.
@@ -28,8 +29,6 @@ IN_BUCKET = "small-ranker"
 SAMPLES = ROOT / "docs" / "samples"
 LOGS = ROOT / "target" / "demo-logs"
 TOLERATED_DIFFERENCE = 1e-4
-# How far the pool's hourlyUsd may be from the ledger's rate.
-TOLERATED_PRICE = 0.02
 
 
 class Demo:
@@ -120,16 +119,7 @@ class Demo:
     def settle(self, size: int):
         """Waits until everybody agrees on the size, and compares prices."""
 
-        def check():
-            model, pool = self.kube.model(NAMESPACE, MODEL), self.kube.pool(POOL)
-            replicas, nodes = model["status"]["replicas"], pool["status"]["nodes"]
-            assert is_true(model, "Ready") and is_true(pool, "Ready")
-            assert all(replicas[k] == size for k in ("current", "desired", "ready", "updated")), replicas
-            assert (nodes["desired"], nodes["ready"], nodes["launching"], nodes["draining"]) == (size, size, 0, 0), nodes
-            rate, said = self.aws.ledger()["rateUsdPerHour"], float(pool["status"]["hourlyUsd"])
-            assert abs(said - rate) <= TOLERATED_PRICE * rate, f"hourlyUsd {said}, ledger {rate}"
-            return said, rate
-
+        check = lambda: settled(self.kube, self.aws, (NAMESPACE, MODEL, POOL), size)  # noqa: E731
         said, rate = eventually(check, f"{size} replicas on {size} nodes, at the ledger's price", 240)
         self.show.line(f"settled at {size}: hourlyUsd {said:.2f}, the ledger says {rate:.3f} USD/h")
 

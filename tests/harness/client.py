@@ -1,100 +1,112 @@
-"""Clients of a served model: one that asks all the time and counts, one that compares answers with ONNX Runtime."""
+"""A client that asks all the time and counts every answer."""
 
 import http.client
 import json
-import sys
 import threading
 import time
+from collections import Counter
 
-import numpy as np
-
-from .world import REPOSITORY
-
-sys.path.insert(0, str(REPOSITORY / "tests" / "models"))
-import make_small_ranker  # noqa: E402
+# A connection that was refused carried no request: the next address may have it. That often, then it is a failure.
+ATTEMPTS = 3
 
 
-def inputs(rng, pairs):
-    """Dense features and ids within the vocabularies of the small ranker."""
-    dense = rng.normal(size=(pairs, make_small_ranker.DENSE)).astype(np.float32)
-    sparse = np.stack([rng.integers(0, n, pairs) for n in make_small_ranker.VOCABULARIES], axis=1).astype(np.int64)
-    return dense, sparse
+class Client:
+    """Threads with connections that are kept alive, going round over the addresses of a model.
 
+    `addresses` is called four times a second and names where replicas take requests now: those of the
+    EndpointSlices, or the one of the Service. Nothing that was sent is ever sent again: an answer that does not
+    come, or is not 200, is a failure. 429 is counted apart.
+    """
 
-def body(dense, sparse):
-    tensor = lambda name, kind, a: {"name": name, "shape": list(a.shape), "datatype": kind, "data": a.ravel().tolist()}
-    return json.dumps({"inputs": [tensor("dense", "FP32", dense), tensor("sparse", "INT64", sparse)]})
-
-
-def ask(host, model, text, timeout=10.0, port=8000):
-    """One request on a connection of its own. Returns (HTTP status, scores)."""
-    connection = http.client.HTTPConnection(host, port, timeout=timeout)
-    try:
-        headers = {"Content-Type": "application/json", "Connection": "close"}
-        connection.request("POST", f"/v2/models/{model}/infer", text, headers)
-        response = connection.getresponse()
-        content = response.read()
-        scores = json.loads(content)["outputs"][0]["data"] if response.status == 200 else None
-        return response.status, scores
-    finally:
-        connection.close()
-
-
-class Steady:
-    """Asks from `threads` threads until it is stopped. Every request is counted: answered, refused (429) or failed."""
-
-    def __init__(self, host, model, threads=2, pause=0.01):
-        self.host, self.model, self.pause = host, model, pause
-        self.answered = self.refused = 0
-        self.failures = []
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._run, args=(i,), daemon=True) for i in range(threads)]
-
-    def _run(self, seed):
-        rng = np.random.default_rng(seed)
-        bodies = [body(*inputs(rng, 8)) for _ in range(20)]
-        turn = 0
-        while not self._stop.is_set():
-            turn += 1
-            try:
-                status, _ = ask(self.host, self.model, bodies[turn % len(bodies)])
-                failure = None if status in (200, 429) else f"HTTP {status}"
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                status, failure = 0, f"{type(error).__name__}: {error}"
-            with self._lock:
-                self.answered += status == 200
-                self.refused += status == 429
-                if failure:
-                    self.failures.append((time.strftime("%H:%M:%S"), failure))
-            self._stop.wait(self.pause)
+    def __init__(self, addresses, model: str, body: dict, threads: int = 2, pause: float = 0.02):
+        self.addresses, self.path = addresses, f"/v2/models/{model}/infer"
+        self.body = json.dumps(body).encode()
+        self.pause = pause
+        self.known = addresses()
+        self.counts, self.versions, self.failures, self.slowest = Counter(), Counter(), [], 0.0
+        self.lock, self.stopping = threading.Lock(), threading.Event()
+        self.workers = [threading.Thread(target=self.work, args=(n,), daemon=True) for n in range(threads)]
+        self.workers.append(threading.Thread(target=self.follow, daemon=True))
 
     def __enter__(self):
-        for thread in self._threads:
-            thread.start()
+        for worker in self.workers:
+            worker.start()
         return self
 
     def __exit__(self, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        self.stopping.set()
+        for worker in self.workers:
+            worker.join()
 
-    def summary(self):
-        return f"{self.answered} answered, {self.refused} refused, {len(self.failures)} failed"
+    @property
+    def total(self) -> int:
+        return self.counts["ok"] + self.counts["429"] + self.counts["failed"]
 
+    def follow(self):
+        while not self.stopping.wait(0.25):
+            try:
+                self.known = self.addresses() or self.known
+            except Exception as error:  # noqa: BLE001 - whatever it is, the addresses that are known stay
+                self.note("addresses", repr(error))
 
-def largest_difference(host, model, folder, requests=100, pairs=32):
-    """Asks `requests` times and compares with ONNX Runtime on the same inputs."""
-    import onnxruntime
+    def work(self, number: int):
+        connections, turn = {}, number
+        while not self.stopping.wait(self.pause):
+            started = time.monotonic()
+            outcome = self.ask(connections, turn)
+            turn += 1
+            with self.lock:
+                self.counts[outcome] += 1
+                self.slowest = max(self.slowest, time.monotonic() - started)
+        for connection in connections.values():
+            connection.close()
 
-    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
-    rng = np.random.default_rng(11)
-    worst = 0.0
-    for _ in range(requests):
-        dense, sparse = inputs(rng, pairs)
-        status, scores = ask(host, model, body(dense, sparse))
-        if status != 200:
-            raise AssertionError(f"HTTP {status}")
-        (expected,) = session.run(["score"], {"dense": dense, "sparse": sparse})
-        worst = max(worst, float(np.abs(np.array(scores, np.float32) - expected.ravel()).max()))
-    return worst
+    def ask(self, connections: dict, turn: int) -> str:
+        known = self.known
+        for attempt in range(ATTEMPTS):
+            address = known[(turn + attempt) % len(known)]
+            connection = connections.get(address)
+            if connection is None:
+                connection = http.client.HTTPConnection(address, timeout=15)
+                try:
+                    connection.connect()
+                except ConnectionRefusedError:
+                    with self.lock:
+                        self.counts["refused connections"] += 1
+                    continue
+                except OSError as error:
+                    return self.note(address, f"connect: {error!r}")
+                connections[address] = connection
+            return self.exchange(connections, address, connection)
+        return self.note(str(known), f"{ATTEMPTS} connections refused")
+
+    def exchange(self, connections: dict, address: str, connection) -> str:
+        try:
+            connection.request("POST", self.path, self.body, {"content-type": "application/json"})
+            answer = connection.getresponse()
+            text = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            connections.pop(address).close()
+            return self.note(address, repr(error))
+        if answer.will_close:
+            connections.pop(address).close()
+        if answer.status == 429:
+            return "429"
+        if answer.status != 200:
+            return self.note(address, f"{answer.status} {text[:200]!r}")
+        with self.lock:
+            self.versions[json.loads(text).get("model_version")] += 1
+        return "ok"
+
+    def note(self, address: str, what: str) -> str:
+        with self.lock:
+            if len(self.failures) < 20:
+                self.failures.append(f"{time.strftime('%H:%M:%S')} {address}: {what}")
+        return "failed"
+
+    def report(self) -> str:
+        counts = self.counts
+        return (
+            f"{self.total} requests: {counts['ok']} answered, {counts['429']} refused with 429, "
+            f"{counts['failed']} failed, slowest {self.slowest * 1000:.0f} ms"
+        )
