@@ -67,9 +67,10 @@ async fn run(args: Args, stopped: impl Future<Output = ()>) -> anyhow::Result<()
     .await;
     let mut stopped = std::pin::pin!(stopped);
     tokio::select! {
-        () = fleet.stores.wait_until_synced() => fleet.health.synced(),
+        synced = fleet.stores.wait_until_synced() => synced.context("list the cluster's objects")?,
         () = &mut stopped => return Ok(()),
     }
+    fleet.health.synced();
     let mut election = Election::new(
         client,
         &args.namespace,
@@ -94,13 +95,11 @@ async fn run(args: Args, stopped: impl Future<Output = ()>) -> anyhow::Result<()
         fleet.run(stopped).await;
         return Ok(());
     }
-    let lost = tokio::select! {
-        () = fleet.run(stopped) => false,
-        () = election.hold() => true,
-    };
-    if lost {
+    tokio::select! {
+        () = fleet.run(stopped) => {}
         // What is in flight carries absolute values and derived tokens: it is harmless beside a new leader.
-        anyhow::bail!("the lease was lost; another replica leads now");
+        () = election.hold() => anyhow::bail!("the lease was lost; another replica leads now"),
+        _ = tasks.join_next() => anyhow::bail!("a task that runs for ever ended"),
     }
     election.release().await;
     Ok(())

@@ -24,6 +24,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::runtime::WatchStreamExt as _;
+use kube::runtime::reflector::store::WriterDropped;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
@@ -115,9 +116,11 @@ impl Watches<'_> {
 
 impl Stores {
     /// Returns when every kind has been listed once.
-    pub async fn wait_until_synced(&self) {
-        // An error means that the writer's task is gone, which ends the process by other ways.
-        let _ = tokio::join!(
+    ///
+    /// # Errors
+    /// When a watch's task is gone: what its store holds then is no list.
+    pub async fn wait_until_synced(&self) -> Result<(), WriterDropped> {
+        tokio::try_join!(
             self.models.wait_until_ready(),
             self.pools.wait_until_ready(),
             self.deployments.wait_until_ready(),
@@ -129,6 +132,7 @@ impl Stores {
             self.nodes.wait_until_ready(),
             self.namespaces.wait_until_ready(),
             self.priorities.wait_until_ready(),
-        );
+        )
+        .map(drop)
     }
 }

@@ -79,7 +79,8 @@ fn owner(pod: &Pod) -> Option<PodOwner> {
     })
 }
 
-/// As the scheduler counts: the sum of the containers, or the largest init container where that is more.
+/// As the scheduler counts: containers and sidecars together, or an init container with the sidecars started before it
+/// where that is more; and the pod's overhead.
 fn requests(pod: &Pod) -> Allocatable {
     let Some(spec) = &pod.spec else {
         return Allocatable::default();
@@ -88,19 +89,24 @@ fn requests(pod: &Pod) -> Allocatable {
         let list = container.resources.as_ref().and_then(|r| r.requests.as_ref());
         quantity::allocatable(list)
     };
-    let sum = spec
-        .containers
-        .iter()
-        .fold(Allocatable::default(), |sum, c| sum.plus(&of(c)));
-    spec.init_containers
-        .iter()
-        .flatten()
-        .map(of)
-        .fold(sum, |most, init| Allocatable {
-            gpus: most.gpus.max(init.gpus),
-            milli_cpu: most.milli_cpu.max(init.milli_cpu),
-            memory_mib: most.memory_mib.max(init.memory_mib),
-        })
+    let (mut sidecars, mut most) = (Allocatable::default(), Allocatable::default());
+    for init in spec.init_containers.iter().flatten() {
+        let here = sidecars.plus(&of(init));
+        if init.restart_policy.as_deref() == Some("Always") {
+            sidecars = here;
+        }
+        most = larger(&most, &here);
+    }
+    let running = spec.containers.iter().fold(sidecars, |sum, c| sum.plus(&of(c)));
+    larger(&most, &running).plus(&quantity::allocatable(spec.overhead.as_ref()))
+}
+
+fn larger(a: &Allocatable, b: &Allocatable) -> Allocatable {
+    Allocatable {
+        gpus: a.gpus.max(b.gpus),
+        milli_cpu: a.milli_cpu.max(b.milli_cpu),
+        memory_mib: a.memory_mib.max(b.memory_mib),
+    }
 }
 
 #[cfg(test)]

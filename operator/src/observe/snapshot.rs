@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crds::ModelDeployment;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt as _};
@@ -64,11 +65,16 @@ impl Stores {
     }
 
     fn observe_models(&self) -> BTreeMap<ModelKey, ModelObserved> {
-        let mut deployments = by_model(&self.deployments);
-        let mut services = by_model(&self.services);
-        let mut accounts = by_model(&self.accounts);
-        let mut budgets = by_model(&self.budgets);
-        let mut policies = by_model(&self.policies);
+        let models = self.models.state();
+        let uids = models
+            .iter()
+            .map(|m| (key_of(m.as_ref()), m.uid().unwrap_or_default()))
+            .collect();
+        let mut deployments = by_model(&self.deployments, &uids);
+        let mut services = by_model(&self.services, &uids);
+        let mut accounts = by_model(&self.accounts, &uids);
+        let mut budgets = by_model(&self.budgets, &uids);
+        let mut policies = by_model(&self.policies, &uids);
         let named: BTreeMap<(String, String), bool> = self
             .accounts
             .state()
@@ -81,12 +87,8 @@ impl Stores {
             })
             .collect();
         let all_budgets = self.budgets.state();
-        let models = self.models.state();
         let observed = models.iter().map(|model| {
-            let key = ModelKey {
-                namespace: model.namespace().unwrap_or_default(),
-                name: model.name_any(),
-            };
+            let key = key_of(model.as_ref());
             let account = model.spec.runtime.service_account_name.as_ref();
             let account = account.and_then(|name| named.get(&(key.namespace.clone(), name.clone())));
             let observed = ModelObserved {
@@ -107,21 +109,36 @@ impl Stores {
     }
 }
 
+fn key_of(model: &ModelDeployment) -> ModelKey {
+    ModelKey {
+        namespace: model.namespace().unwrap_or_default(),
+        name: model.name_any(),
+    }
+}
+
 fn allows_runtime(labels: &BTreeMap<String, String>) -> bool {
     labels.get(crds::key::ALLOW_RUNTIME).is_some_and(|v| v == "true")
 }
 
-fn by_model<K>(store: &Store<K>) -> ByModel<K>
+/// `uids`: of the models that live. An object of a deleted model of the same name waits for the garbage collector.
+fn by_model<K>(store: &Store<K>, uids: &BTreeMap<ModelKey, String>) -> ByModel<K>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
     let mut all = ByModel::<K>::new();
     for object in store.state() {
-        if let Some(key) = model_of(object.as_ref()) {
+        if let Some(key) = model_of(object.as_ref()).filter(|key| !is_of_another(object.as_ref(), key, uids))
+        {
             all.entry(key).or_default().push(object.as_ref().clone());
         }
     }
     all
+}
+
+fn is_of_another<K: Resource>(object: &K, key: &ModelKey, uids: &BTreeMap<ModelKey, String>) -> bool {
+    let owners = object.owner_references().iter();
+    let mut models = owners.filter(|o| o.kind == "ModelDeployment");
+    models.any(|owner| uids.get(key) != Some(&owner.uid))
 }
 
 fn model_of<K: Resource>(object: &K) -> Option<ModelKey> {

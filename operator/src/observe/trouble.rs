@@ -22,6 +22,9 @@ const OF_THE_RUNTIME: [Reason; 6] = [
     Reason::NoGpuProvider,
 ];
 
+/// Restarts of a container that never became ready since, from which on it is in a loop even if no back-off shows.
+const LOOP_RESTARTS: i32 = 3;
+
 /// The first trouble of a pod that is not ready.
 #[must_use]
 pub fn of(pod: &Pod) -> Option<PodTrouble> {
@@ -60,34 +63,35 @@ fn of_container(status: &ContainerStatus) -> Option<PodTrouble> {
     }
     let ended = [&status.state, &status.last_state]
         .into_iter()
-        .find_map(|state| state.as_ref()?.terminated.as_ref())?;
-    if ended.exit_code == 0 {
-        return None;
-    }
-    Some(of_end(status, ended))
+        .find_map(|state| state.as_ref()?.terminated.as_ref());
+    let known = ended.filter(|e| e.exit_code != 0).and_then(of_end);
+    // One restart is no loop: a node was rebooted, a probe was impatient.
+    let loops = why == "CrashLoopBackOff" || status.restart_count >= LOOP_RESTARTS;
+    known.or_else(|| loops.then(|| crash_loop(status, ended.map_or(0, |e| e.exit_code))))
 }
 
-fn of_end(status: &ContainerStatus, ended: &ContainerStateTerminated) -> PodTrouble {
+/// What is known of an end by its own words or the kernel's.
+fn of_end(ended: &ContainerStateTerminated) -> Option<PodTrouble> {
     if ended.reason.as_deref() == Some("OOMKilled") {
         let message =
             "the container needed more memory than it may have; raise runtime.resources.memory".to_owned();
-        return PodTrouble {
+        return Some(PodTrouble {
             reason: Reason::OutOfMemory,
             message,
-        };
+        });
     }
     let text = ended.message.as_deref().unwrap_or_default();
-    if let Ok(words) = serde_json::from_str::<LastWords>(text.trim())
-        && OF_THE_RUNTIME.contains(&words.reason)
-    {
-        return PodTrouble {
-            reason: words.reason,
-            message: words.message,
-        };
-    }
+    let words = serde_json::from_str::<LastWords>(text.trim()).ok()?;
+    OF_THE_RUNTIME.contains(&words.reason).then_some(PodTrouble {
+        reason: words.reason,
+        message: words.message,
+    })
+}
+
+fn crash_loop(status: &ContainerStatus, exit_code: i32) -> PodTrouble {
     let message = format!(
-        "container {} ended with code {} ({} restarts); see its log: kubectl logs --previous",
-        status.name, ended.exit_code, status.restart_count
+        "container {} ended with code {exit_code} ({} restarts); see its log: kubectl logs --previous",
+        status.name, status.restart_count
     );
     PodTrouble {
         reason: Reason::CrashLoop,
@@ -137,8 +141,21 @@ mod tests {
                 json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended(words)}),
                 Some(Reason::DigestMismatch),
             ),
-            (json!({"state": ended(foreign)}), Some(Reason::CrashLoop)),
-            (json!({"state": ended("no json")}), Some(Reason::CrashLoop)),
+            (json!({"state": ended(foreign)}), None),
+            (json!({"state": ended("no json")}), None),
+            (
+                json!({"state": ended("no json"), "restartCount": 3}),
+                Some(Reason::CrashLoop),
+            ),
+            (
+                json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended(foreign)}),
+                Some(Reason::CrashLoop),
+            ),
+            (
+                json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                    "lastState": {"terminated": {"exitCode": 0}}}),
+                Some(Reason::CrashLoop),
+            ),
             (
                 json!({"lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}),
                 Some(Reason::OutOfMemory),
