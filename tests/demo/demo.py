@@ -13,7 +13,6 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from demo.show import Show, Watch, curl_lines  # noqa: E402
 from harness import install  # noqa: E402
 from harness.aws import URL, Aws  # noqa: E402
 from harness.base import ROOT, eventually  # noqa: E402
@@ -22,6 +21,7 @@ from harness.compare import largest_difference, one_request  # noqa: E402
 from harness.kube import Kube  # noqa: E402
 from harness.sandbox import Sandbox  # noqa: E402
 from harness.stack import settled  # noqa: E402
+from show import Show, Watch, curl_lines  # noqa: E402
 
 NAMESPACE, MODEL, POOL = "recsys", "home-feed-ranker", "g5"
 # What the sample calls s3://models/small-ranker.
