@@ -16,7 +16,7 @@ BAD_MODELS = [
     ("spec.runtime.resources", {"cpu": "lots"}, "spec.runtime.resources.cpu"),
     ("spec.runtime.drainTimeout", "soon", "spec.runtime.drainTimeout"),
     ("spec.rollout", {"maxSurge": "0", "maxUnavailable": "0%"}, "spec.rollout"),
-    ("spec.autoscaling", {"minReplicas": 1}, "spec.autoscaling"),
+    ("spec.autoscaling", {"minReplicas": 1}, "autoscaling"),
     ("metadata.name", "9lives", "metadata.name"),
 ]
 BAD_POOLS = [

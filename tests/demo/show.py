@@ -65,7 +65,7 @@ class Watch:
 
     def run(self):
         while not self.done.wait(0.5):
-            with contextlib.suppress(requests.RequestException, KeyError):
+            with contextlib.suppress(requests.RequestException, OSError, KeyError):
                 now = self.describe()
                 if now and now != self.last:
                     self.last = now

@@ -1,9 +1,11 @@
 """The Kubernetes cluster of tests/sandbox."""
 
+import fcntl
 import json
 import os
 import pathlib
 import subprocess
+import sys
 
 from .base import ROOT, run
 
@@ -16,9 +18,16 @@ class Sandbox:
         self.control = self.data / "control.sock"
         self.audit_log = self.data / "audit.log"
         self.logs = self.data / "log"
+        self.lock = None
 
     def up(self):
-        """Starts it; what an earlier one left is removed first."""
+        """Starts it; what an earlier one left is removed first. Waits while another process of the harness has it."""
+        self.lock = open(f"{self.data}.lock", "w")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("a demo or a test run has the sandbox of this machine: waiting until it ends", file=sys.stderr)
+            fcntl.flock(self.lock, fcntl.LOCK_EX)
         run(self.binary, "up")
 
     def down(self):
