@@ -116,7 +116,9 @@ impl<C: NodeGroups> Applier<C> {
         let status = status::model_status(model, plan, &progress.outcome, round.at);
         if let Some(status) = status {
             let written = self.write_status(&api, model, &status).await;
-            if progress.note(written) {
+            let told = matches!(written, Ok(true));
+            progress.note(written);
+            if told {
                 self.emit(model, &plan.events).await;
             }
         }
@@ -172,7 +174,9 @@ impl<C: NodeGroups> Applier<C> {
         let status = status::pool_status(pool, plan, &progress.outcome, round.at);
         if let Some(status) = status {
             let written = self.write_status(&api, pool, &status).await;
-            if progress.note(written) {
+            let told = matches!(written, Ok(true));
+            progress.note(written);
+            if told {
                 self.emit(pool, &plan.events).await;
             }
         }

@@ -26,6 +26,7 @@ use crate::observe::Stores;
 /// Changes that come in a burst are planned together.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 const RESYNC: Duration = Duration::from_secs(10);
+const SOONEST: Duration = Duration::from_millis(500);
 /// Parts that are applied at once.
 const CONCURRENCY: usize = 8;
 /// Back-off of an object whose part failed: doubled from the first to the last.
@@ -85,6 +86,8 @@ struct Dispatch {
     backoff: BTreeMap<Subject, Backoff>,
     running: JoinSet<(Subject, i64, Applied)>,
     logged: BTreeMap<Subject, String>,
+    /// Were busy when a newer plan came.
+    missed: BTreeSet<Subject>,
 }
 
 impl<C: NodeGroups> Fleet<C> {
@@ -95,12 +98,9 @@ impl<C: NodeGroups> Fleet<C> {
         let slots = Arc::new(Semaphore::new(CONCURRENCY));
         loop {
             let next_check = self.tick(&mut dispatch, &slots);
-            let wait = until(next_check).min(RESYNC);
             tokio::select! {
                 () = &mut stop => break,
-                () = self.changed.notified() => {}
-                () = tokio::time::sleep(wait) => {}
-                Some(done) = dispatch.running.join_next() => dispatch.finish(done),
+                () = dispatch.until_due(next_check, &self.changed) => {}
             }
             tokio::time::sleep(DEBOUNCE).await;
         }
@@ -109,7 +109,7 @@ impl<C: NodeGroups> Fleet<C> {
 
     fn tick(&self, dispatch: &mut Dispatch, slots: &Arc<Semaphore>) -> Option<Timestamp> {
         while let Some(done) = dispatch.running.try_join_next() {
-            dispatch.finish(done);
+            let _ = dispatch.finish(done);
         }
         let cloud = self.inventory.latest();
         let tokens = self.bucket.available(Instant::now());
@@ -141,7 +141,11 @@ impl<C: NodeGroups> Fleet<C> {
         subject: Subject,
     ) {
         let generation = generation(round, &subject).unwrap_or(0);
-        if dispatch.busy.contains(&subject) || dispatch.waits(&subject, generation) {
+        let busy = dispatch.busy.contains(&subject);
+        if busy || dispatch.waits(&subject, generation) {
+            if busy {
+                dispatch.missed.insert(subject.clone());
+            }
             self.metrics.reconciled(subject.kind(), "waiting");
             return;
         }
@@ -198,7 +202,37 @@ impl<C: NodeGroups> Fleet<C> {
 }
 
 impl Dispatch {
-    fn finish(&mut self, done: Result<(Subject, i64, Applied), tokio::task::JoinError>) {
+    /// Returns when a new plan is due. A part that was applied is no reason for one: what it changed comes back through a
+    /// watch or the inventory, and planning before that would decide on what was.
+    async fn until_due(&mut self, next_check: Option<Timestamp>, changed: &Notify) {
+        let now = Instant::now();
+        let timer = now + until(next_check).min(RESYNC);
+        loop {
+            let due = self.soonest_retry().map_or(timer, |retry| retry.min(timer));
+            tokio::select! {
+                () = changed.notified() => return,
+                () = tokio::time::sleep_until(due.into()) => return,
+                Some(done) = self.running.join_next() => {
+                    if self.finish(done) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// When the first of those that failed may be tried again.
+    fn soonest_retry(&self) -> Option<Instant> {
+        let idle = self
+            .backoff
+            .iter()
+            .filter(|(subject, _)| !self.busy.contains(*subject));
+        idle.map(|(_, backoff)| backoff.until).min()
+    }
+
+    /// `true`: a newer plan came while this part was being applied, so plan again.
+    #[must_use]
+    fn finish(&mut self, done: Result<(Subject, i64, Applied), tokio::task::JoinError>) -> bool {
         let (subject, generation, applied) = match done {
             Ok(done) => done,
             Err(error) => {
@@ -208,9 +242,10 @@ impl Dispatch {
             }
         };
         self.busy.remove(&subject);
+        let missed = self.missed.remove(&subject);
         if applied != Applied::Failed {
             self.backoff.remove(&subject);
-            return;
+            return missed;
         }
         let failures = self
             .backoff
@@ -229,6 +264,8 @@ impl Dispatch {
                 generation,
             },
         );
+        // What failed is planned again when its back-off is over.
+        false
     }
 
     /// A new generation is tried at once.
@@ -258,7 +295,9 @@ fn jitter(subject: &Subject, failures: u32) -> f64 {
 
 fn until(next_check: Option<Timestamp>) -> Duration {
     let Some(at) = next_check else { return RESYNC };
-    Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO)
+    let wait = Duration::try_from(at.duration_since(Timestamp::now()));
+    // A moment that has passed and is asked for again must not make a busy loop.
+    wait.unwrap_or(Duration::ZERO).max(SOONEST)
 }
 
 fn subjects(round: &Round) -> Vec<Subject> {
@@ -281,5 +320,57 @@ fn generation(round: &Round, subject: &Subject) -> Option<i64> {
             .get(name)
             .map(|p| p.metadata.generation.unwrap_or(0)),
         Subject::Account => Some(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool() -> Subject {
+        Subject::Pool(PoolName("p".to_owned()))
+    }
+
+    fn done(applied: Applied) -> Result<(Subject, i64, Applied), tokio::task::JoinError> {
+        Ok((pool(), 1, applied))
+    }
+
+    #[test]
+    fn a_part_that_is_done_asks_for_no_plan_unless_one_was_missed() {
+        let mut dispatch = Dispatch::default();
+        for applied in [Applied::Quiet, Applied::Changed, Applied::Failed] {
+            dispatch.busy.insert(pool());
+            assert!(!dispatch.finish(done(applied)), "{applied:?}");
+        }
+        dispatch.busy.insert(pool());
+        dispatch.missed.insert(pool());
+        assert!(dispatch.finish(done(Applied::Changed)));
+        assert!(dispatch.busy.is_empty() && dispatch.missed.is_empty());
+    }
+
+    #[test]
+    fn failures_back_off_and_a_new_generation_is_tried_at_once() {
+        let mut dispatch = Dispatch::default();
+        let mut waits = vec![];
+        for _ in 0..9 {
+            let before = Instant::now();
+            let _ = dispatch.finish(done(Applied::Failed));
+            waits.push(
+                dispatch
+                    .soonest_retry()
+                    .unwrap()
+                    .duration_since(before)
+                    .as_secs_f64(),
+            );
+        }
+        assert!(
+            (0.7..1.4).contains(&waits[0]) && (40.0..=76.0).contains(&waits[8]),
+            "{waits:?}"
+        );
+        assert!(dispatch.waits(&pool(), 1) && !dispatch.waits(&pool(), 2));
+        dispatch.busy.insert(pool());
+        assert_eq!(dispatch.soonest_retry(), None);
+        let _ = dispatch.finish(done(Applied::Quiet));
+        assert!(!dispatch.waits(&pool(), 1));
     }
 }

@@ -243,18 +243,12 @@ impl<C> Applier<C> {
         status: &S,
     ) -> Result<bool, ApplyError>
     where
-        K: Resource + Clone + DeserializeOwned + Debug,
+        K: Resource + Clone + DeserializeOwned + Debug + Serialize,
         S: Serialize,
     {
-        let mut status = serde_json::to_value(status).expect("a status is plain JSON");
-        // A merge patch leaves what it does not name: what is gone is named as null.
-        for optional in ["absentSince", "assigned"] {
-            if let Some(map) = status.as_object_mut()
-                && !map.contains_key(optional)
-            {
-                map.insert(optional.to_owned(), Value::Null);
-            }
-        }
+        let stands = serde_json::to_value(object).expect("a custom resource is plain JSON");
+        let status = serde_json::to_value(status).expect("a status is plain JSON");
+        let status = instead_of(&stands["status"], status);
         let patch = Patch::Merge(json!({"metadata": {"uid": object.uid()}, "status": status}));
         let (name, params) = (object.name_any(), PatchParams::default());
         match self
@@ -266,7 +260,7 @@ impl<C> Applier<C> {
             .await
         {
             Ok(_) => Ok(true),
-            Err(error) if is_code(&error, &[404, 409]) => Ok(false),
+            Err(error) if is_code(&error, &[404, 409]) || is_another_uid(&error) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -331,9 +325,72 @@ fn is_code(error: &ApplyError, codes: &[u16]) -> bool {
     matches!(&**source, kube::Error::Api(status) if codes.contains(&status.code))
 }
 
+/// A patch that names the uid of an object that is gone, sent to its namesake, is invalid (and no conflict).
+fn is_another_uid(error: &ApplyError) -> bool {
+    let ApplyError::Kubernetes { source, .. } = error else {
+        return false;
+    };
+    matches!(&**source, kube::Error::Api(status) if status.code == 422 && status.message.contains("metadata.uid"))
+}
+
+/// The merge patch that leaves `after` where `before` stands: such a patch keeps what it does not name, so what is gone is
+/// named as null. Otherwise a field would never be cleared, and its status be written on every tick.
+fn instead_of(before: &Value, after: Value) -> Value {
+    let (Value::Object(before), Value::Object(after)) = (before, &after) else {
+        return after;
+    };
+    let mut patch: serde_json::Map<String, Value> = before.keys().map(|k| (k.clone(), Value::Null)).collect();
+    for (key, value) in after {
+        let stands = before.get(key).unwrap_or(&Value::Null);
+        patch.insert(key.clone(), instead_of(stands, value.clone()));
+    }
+    Value::Object(patch)
+}
+
 /// Kind, namespace and name of an object as JSON.
 pub(super) fn name_of(object: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (kind, meta) = (text(&object["kind"]), &object["metadata"]);
     format!("{kind} {}/{}", text(&meta["namespace"]), text(&meta["name"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 7386.
+    fn merge(target: &mut Value, patch: &Value) {
+        let Value::Object(patch) = patch else {
+            *target = patch.clone();
+            return;
+        };
+        if !target.is_object() {
+            *target = json!({});
+        }
+        let target = target.as_object_mut().unwrap();
+        for (key, value) in patch {
+            if value.is_null() {
+                target.remove(key);
+            } else {
+                merge(target.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+    }
+
+    #[test]
+    fn a_merged_status_is_the_planned_one() {
+        let statuses = [
+            Value::Null,
+            json!({"assigned": {"a": 3}, "selector": "x", "conditions": [{"type": "Ready"}], "hourlyUsd": "1.00"}),
+            json!({"assigned": {"b": 3}, "conditions": [], "replicas": {"ready": 1}}),
+            json!({"replicas": {"ready": 0}}),
+        ];
+        for before in &statuses {
+            for after in statuses.iter().skip(1) {
+                let mut stands = before.clone();
+                merge(&mut stands, &instead_of(before, after.clone()));
+                assert_eq!(&stands, after, "from {before}");
+            }
+        }
+    }
 }

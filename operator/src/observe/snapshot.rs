@@ -1,10 +1,11 @@
 //! Stores, inventory and settings put together.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use crds::ModelDeployment;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::core::{Selector, SelectorExt as _};
 use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt as _};
 use planner::observed::{
@@ -86,14 +87,17 @@ impl Stores {
                 )
             })
             .collect();
-        let all_budgets = self.budgets.state();
+        let foreign = others_budgets(&self.budgets);
         let observed = models.iter().map(|model| {
             let key = key_of(model.as_ref());
             let account = model.spec.runtime.service_account_name.as_ref();
             let account = account.and_then(|name| named.get(&(key.namespace.clone(), name.clone())));
+            let deployments = deployments.remove(&key).unwrap_or_default();
+            let near = foreign.get(&key.namespace).map_or(&[][..], Vec::as_slice);
             let observed = ModelObserved {
                 spec: model.as_ref().clone(),
-                deployments: deployments.remove(&key).unwrap_or_default(),
+                foreign_budgets: foreign_budgets(near, &deployments),
+                deployments,
                 services: services.remove(&key).unwrap_or_default(),
                 service_accounts: accounts.remove(&key).unwrap_or_default(),
                 budgets: budgets.remove(&key).unwrap_or_default(),
@@ -101,7 +105,6 @@ impl Stores {
                 named_account: account.map(|allows_runtime| AccountObserved {
                     allows_runtime: *allows_runtime,
                 }),
-                foreign_budgets: foreign_budgets(&key, &all_budgets),
             };
             (key, observed)
         });
@@ -151,22 +154,69 @@ fn model_of<K: Resource>(object: &K) -> Option<ModelKey> {
     })
 }
 
+/// Selectors of budgets that others made, by namespace.
+type Foreign = BTreeMap<String, Vec<(String, Selector)>>;
+
+fn others_budgets(store: &Store<PodDisruptionBudget>) -> Foreign {
+    let mut foreign = Foreign::new();
+    for budget in store.state().iter().filter(|b| model_of(b.as_ref()).is_none()) {
+        let selector = budget.spec.as_ref().and_then(|spec| spec.selector.clone());
+        // In policy/v1 an absent selector selects nothing, an empty one everything.
+        if let Some(Ok(selector)) = selector.map(Selector::try_from) {
+            let near = foreign.entry(budget.namespace().unwrap_or_default()).or_default();
+            near.push((budget.name_any(), selector));
+        }
+    }
+    foreign
+}
+
 /// Budgets that somebody else laid over the pods of a model: evictions are refused for ever where two match.
-fn foreign_budgets(key: &ModelKey, budgets: &[Arc<PodDisruptionBudget>]) -> Vec<String> {
-    let label = |name: &str| match name {
-        crds::key::MODEL => Some(key.name.as_str()),
-        crds::key::MANAGED_BY => Some(crds::key::MANAGED_BY_VALUE),
-        _ => None,
-    };
-    let selects = |budget: &PodDisruptionBudget| {
-        let selector = budget.spec.as_ref().and_then(|s| s.selector.as_ref());
-        let labels = selector.and_then(|s| s.match_labels.as_ref());
-        let plain = selector.is_some_and(|s| s.match_expressions.as_ref().is_none_or(Vec::is_empty));
-        plain && labels.is_none_or(|l| l.iter().all(|(k, v)| label(k) == Some(v.as_str())))
-    };
-    let near = budgets
+fn foreign_budgets(near: &[(String, Selector)], deployments: &[Deployment]) -> Vec<String> {
+    let templates = deployments
         .iter()
-        .filter(|b| b.namespace().as_deref() == Some(&key.namespace));
-    let foreign = near.filter(|b| model_of(b.as_ref()).is_none() && selects(b));
-    foreign.map(|b| b.name_any()).collect()
+        .filter_map(|d| d.spec.as_ref()?.template.metadata.as_ref()?.labels.as_ref());
+    let labels: Vec<_> = templates.collect();
+    let selecting = near
+        .iter()
+        .filter(|(_, selector)| labels.iter().any(|l| selector.matches(l)));
+    selecting.map(|(name, _)| name.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn budgets_of_others_are_found_by_any_label_of_the_pods() {
+        let labels = json!({"app.kubernetes.io/name": "pinnace-runtime", "pinnace.dev/model": "ranker"});
+        let deployment: Deployment = serde_json::from_value(json!({"spec": {
+            "selector": {}, "template": {"metadata": {"labels": labels}}}}))
+        .unwrap();
+        let (mut reader, mut writer) = (None, kube::runtime::reflector::store::Writer::default());
+        for (name, selector) in [
+            ("all", json!({})),
+            (
+                "app",
+                json!({"matchLabels": {"app.kubernetes.io/name": "pinnace-runtime"}}),
+            ),
+            (
+                "expression",
+                json!({"matchExpressions": [{"key": "pinnace.dev/model", "operator": "Exists"}]}),
+            ),
+            ("nothing", json!(null)),
+            ("other", json!({"matchLabels": {"app": "web"}})),
+        ] {
+            let budget =
+                json!({"metadata": {"namespace": "n", "name": name}, "spec": {"selector": selector}});
+            let budget: PodDisruptionBudget = serde_json::from_value(budget).unwrap();
+            writer.apply_watcher_event(&kube::runtime::watcher::Event::Apply(budget));
+            reader = Some(writer.as_reader());
+        }
+        let foreign = others_budgets(&reader.unwrap());
+        let mut found = foreign_budgets(&foreign["n"], std::slice::from_ref(&deployment));
+        found.sort();
+        assert_eq!(found, ["all", "app", "expression"]);
+        assert!(foreign_budgets(&foreign["n"], &[]).is_empty());
+    }
 }

@@ -41,7 +41,9 @@ fn of_container(status: &ContainerStatus) -> Option<PodTrouble> {
         why,
         "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ErrImageNeverPull"
     ) {
-        let detail = waiting.and_then(|w| w.message.clone()).unwrap_or_default();
+        // While the kubelet backs off it puts words in front of the same detail; with them the message would change to and fro.
+        let detail = waiting.and_then(|w| w.message.as_deref()).unwrap_or_default();
+        let detail = detail.rsplit("ErrImagePull: ").next().unwrap_or_default();
         let message = format!(
             "image {} cannot be pulled ({detail}); correct the image or add imagePullSecrets",
             status.image
