@@ -41,7 +41,9 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn new(observed: &'a Observed, now: Timestamp) -> Self {
         let (mut pods, mut pods_on) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::<_, Vec<_>>::new());
-        for pod in observed.pods.iter().filter(|p| !p.finished) {
+        // One that finished because it was told to is there until its kubelet has taken it away: a node that goes
+        // before that leaves the object behind for a minute.
+        for pod in observed.pods.iter().filter(|p| !p.finished || p.terminating) {
             if let Some(owner) = &pod.owner {
                 pods.entry((&owner.model, &owner.pool)).or_default().push(pod);
             }
