@@ -111,11 +111,10 @@ impl<C: NodeGroups> Fleet<C> {
         while let Some(done) = dispatch.running.try_join_next() {
             let _ = dispatch.finish(done);
         }
-        let cloud = self.inventory.latest();
+        self.tell_catalog();
         let tokens = self.bucket.available(Instant::now());
-        let cloud = cloud.map(|c| planner::observed::CloudObserved::clone(&c));
-        let observed = self.stores.observe(&self.settings, cloud, tokens);
-        self.tell_catalog(&observed);
+        let known = self.inventory.snapshot();
+        let observed = self.stores.observe(&self.settings, known, tokens);
         let at = Timestamp::now();
         let started = Instant::now();
         let plan = planner::plan_fleet(&observed, at);
@@ -170,8 +169,9 @@ impl<C: NodeGroups> Fleet<C> {
         });
     }
 
-    fn tell_catalog(&self, observed: &Observed) {
-        let specs = || observed.pools.values().map(|pool| &pool.spec);
+    fn tell_catalog(&self) {
+        let pools = self.stores.pools.state();
+        let specs = || pools.iter().map(|pool| &pool.spec);
         self.inventory.name(
             specs().flat_map(|s| s.instance_types.iter().cloned()).collect(),
             specs().flat_map(|s| s.subnet_ids.iter().cloned()).collect(),

@@ -15,18 +15,38 @@ use crate::metrics::Metrics;
 /// After a mutation AWS is read again at once, and again while the change shows, at least this far apart.
 const SOONEST: Duration = Duration::from_millis(500);
 
+/// What was read, and what was asked about then.
+#[derive(Clone)]
+struct Read {
+    cloud: CloudObserved,
+    asked: CatalogQuery,
+}
+
 #[derive(Default)]
 pub struct Inventory {
-    latest: ArcSwapOption<CloudObserved>,
+    latest: ArcSwapOption<Read>,
+    /// Why the first read does not succeed.
+    unread: ArcSwapOption<CloudTrouble>,
     catalog: ArcSwapOption<CatalogQuery>,
     wake: Notify,
 }
 
 impl Inventory {
-    /// `None` until AWS has answered, or failed to, once.
+    /// What is known of AWS; before its first answer nothing, and why.
     #[must_use]
-    pub fn latest(&self) -> Option<Arc<CloudObserved>> {
-        self.latest.load_full()
+    pub fn snapshot(&self) -> (Option<CloudObserved>, Option<CloudTrouble>) {
+        let Some(read) = self.latest.load_full() else {
+            let unread = self.unread.load_full();
+            return (None, unread.map(|trouble| CloudTrouble::clone(&trouble)));
+        };
+        let mut cloud = read.cloud.clone();
+        let named = self.catalog.load_full().unwrap_or_default();
+        let types = named.instance_types.difference(&read.asked.instance_types);
+        cloud.unasked = types
+            .chain(named.subnets.difference(&read.asked.subnets))
+            .cloned()
+            .collect();
+        (Some(cloud), None)
     }
 
     /// Something was changed: read soon.
@@ -51,9 +71,10 @@ impl Inventory {
         loop {
             let query = self.catalog.load_full().unwrap_or_default();
             match cloud.describe(&query).await {
-                Ok(read) => {
+                Ok(cloud) => {
                     metrics.called("describe", None);
-                    self.latest.store(Some(Arc::new(read)));
+                    let asked = CatalogQuery::clone(&query);
+                    self.latest.store(Some(Arc::new(Read { cloud, asked })));
                 }
                 Err(error) => {
                     metrics.called("describe", Some(error.class()));
@@ -70,10 +91,14 @@ impl Inventory {
 
     /// Nothing is known before the first good read: then there is no inventory, and nothing is planned on AWS.
     fn fail(&self, class: CloudErrorClass, message: String) {
-        if let Some(latest) = self.latest.load_full() {
-            let mut kept = CloudObserved::clone(&latest);
-            kept.trouble = Some(CloudTrouble { class, message });
-            self.latest.store(Some(Arc::new(kept)));
+        let trouble = CloudTrouble { class, message };
+        match self.latest.load_full() {
+            None => self.unread.store(Some(Arc::new(trouble))),
+            Some(latest) => {
+                let mut kept = Read::clone(&latest);
+                kept.cloud.trouble = Some(trouble);
+                self.latest.store(Some(Arc::new(kept)));
+            }
         }
     }
 }

@@ -129,6 +129,9 @@ fn pool_refusal(view: &View, key: &ModelKey, model: &ModelObserved, name: &PoolN
 pub fn pool(view: &View, pool: &GpuPool) -> Option<Refusal> {
     let cloud = view.cloud()?;
     let spec = &pool.spec;
+    if is_unasked(view, pool) {
+        return None;
+    }
     if let Some(unknown) = spec.instance_types.iter().find(|t| !cloud.types.contains_key(*t)) {
         let message = format!("instanceTypes: AWS knows no {unknown} in this region; correct or remove it");
         return Some((Reason::UnknownInstanceType, message));
@@ -167,6 +170,14 @@ pub fn pool(view: &View, pool: &GpuPool) -> Option<Refusal> {
         return Some((Reason::InstanceTypeNotOffered, message));
     }
     None
+}
+
+/// The pool names something that AWS has not been asked about yet.
+#[must_use]
+pub fn is_unasked(view: &View, pool: &GpuPool) -> bool {
+    let names = pool.spec.instance_types.iter().chain(&pool.spec.subnet_ids);
+    view.cloud()
+        .is_none_or(|cloud| names.into_iter().any(|name| cloud.unasked.contains(name)))
 }
 
 fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {

@@ -40,6 +40,8 @@ pub struct Observed {
     pub pods: Vec<PodObserved>,
     /// What AWS has; `None` until it was read for the first time.
     pub cloud: Option<CloudObserved>,
+    /// Why AWS could not be read, while it never was.
+    pub unread: Option<CloudTrouble>,
     /// Instances that may be launched now (a token bucket the shell keeps, see `--launch-burst`).
     pub launch_tokens: u32,
 }
@@ -187,6 +189,8 @@ pub struct CloudObserved {
     pub offered: BTreeMap<String, BTreeSet<String>>,
     /// Zone of each subnet that pools name; a subnet that does not exist is absent.
     pub subnets: BTreeMap<String, String>,
+    /// Types and subnets that pools name and AWS has not been asked about yet: nothing is known of them.
+    pub unasked: BTreeSet<String>,
     /// Why the last read or mutation failed, if it did: the values above are then those of an earlier read.
     pub trouble: Option<CloudTrouble>,
 }

@@ -19,7 +19,7 @@ use crds::{GpuPool, Reason};
 
 use crate::accept;
 use crate::capacity::Demand;
-use crate::observed::{CloudErrorClass, CloudMutations, PoolName};
+use crate::observed::{CloudErrorClass, CloudMutations, CloudTrouble, PoolName};
 use crate::plan::{CloudAction, Finalizer, PoolPlan};
 use crate::shrink::Shrink;
 use crate::view::{self, View};
@@ -144,13 +144,20 @@ fn cloud_shortage(view: &View, task: &Task, missing: bool) -> Option<Shortage> {
         if !missing && was_accepted(task.pool) {
             return None;
         }
-        return Some((Reason::CloudUnavailable, "AWS has not been read yet".to_owned()));
+        let Some(trouble) = &view.observed.unread else {
+            return Some((Reason::CloudUnavailable, "AWS has not been read yet".to_owned()));
+        };
+        return Some(shortage_from(trouble));
     };
     let trouble = cloud.trouble.as_ref()?;
     if !missing && trouble.class != CloudErrorClass::Denied {
         return None;
     }
-    Some(match trouble.class {
+    Some(shortage_from(trouble))
+}
+
+fn shortage_from(trouble: &CloudTrouble) -> Shortage {
+    match trouble.class {
         CloudErrorClass::Denied => (
             Reason::CloudDenied,
             format!(
@@ -162,7 +169,7 @@ fn cloud_shortage(view: &View, task: &Task, missing: bool) -> Option<Shortage> {
             Reason::CloudUnavailable,
             format!("AWS does not answer as it should: {}; retried", trouble.message),
         ),
-    })
+    }
 }
 
 /// This generation of the spec was accepted before. An operator that has just started and did not read AWS yet goes by it.

@@ -34,6 +34,7 @@ use super::{CatalogQuery, CloudError, NodeGroups};
 use catalog::Catalog;
 use fence::Fence;
 pub use fence::SendGuard;
+use inventory::Failing;
 
 /// Longest time one operation takes, its retries included: half of the 30 s that no effect may be in flight longer.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -63,6 +64,7 @@ pub struct Eks {
     autoscaling: aws_sdk_autoscaling::Client,
     fence: Fence,
     catalog: Catalog,
+    failing: Failing,
 }
 
 impl Eks {
@@ -104,6 +106,7 @@ impl Eks {
             autoscaling: aws_sdk_autoscaling::Client::from_conf(autoscaling.build()),
             fence: Fence::new(guard),
             catalog: Catalog::default(),
+            failing: Failing::default(),
         }
     }
 }

@@ -29,8 +29,8 @@ fn milli(text: &str) -> Option<u128> {
         .unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     let factor: u128 = match suffix {
-        "n" => return Some(decimal(number)? / 1_000_000),
-        "u" => return Some(decimal(number)? / 1_000),
+        "n" => return Some(decimal(number)? / 1_000_000_000),
+        "u" => return Some(decimal(number)? / 1_000_000),
         "m" => 1,
         "" => 1_000,
         "k" => 1_000_000,

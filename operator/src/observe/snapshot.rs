@@ -9,7 +9,8 @@ use kube::core::{Selector, SelectorExt as _};
 use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt as _};
 use planner::observed::{
-    AccountObserved, CloudObserved, ModelKey, ModelObserved, Observed, PodObserved, PoolName, Settings,
+    AccountObserved, CloudObserved, CloudTrouble, ModelKey, ModelObserved, Observed, PodObserved, PoolName,
+    Settings,
 };
 
 use super::{Stores, node, pod};
@@ -20,7 +21,12 @@ type ByModel<K> = BTreeMap<ModelKey, Vec<K>>;
 impl Stores {
     /// The snapshot of this moment.
     #[must_use]
-    pub fn observe(&self, settings: &Settings, cloud: Option<CloudObserved>, launch_tokens: u32) -> Observed {
+    pub fn observe(
+        &self,
+        settings: &Settings,
+        (cloud, unread): (Option<CloudObserved>, Option<CloudTrouble>),
+        launch_tokens: u32,
+    ) -> Observed {
         let nodes: BTreeMap<_, _> = self
             .nodes
             .state()
@@ -61,6 +67,7 @@ impl Stores {
             nodes,
             pods,
             cloud,
+            unread,
             launch_tokens,
         }
     }

@@ -38,16 +38,17 @@ pub fn fill(
         return;
     }
     let refusal = accept::pool(view, task.pool);
-    let accepted = match (&refusal, view.cloud()) {
+    let accepted = match (&refusal, &view.observed.unread) {
         (Some((reason, message)), _) => wanted(ConditionType::Accepted, Some(false), *reason, message),
-        (None, cloud) if cloud.is_some() || pool::was_accepted(task.pool) => wanted(
+        (None, _) if !accept::is_unasked(view, task.pool) || pool::was_accepted(task.pool) => wanted(
             ConditionType::Accepted,
             Some(true),
             Reason::Accepted,
             "The spec can be used",
         ),
-        (None, _) => {
-            let message = "AWS has not been read yet";
+        (None, unread) => {
+            let failed = unread.as_ref().map(|trouble| trouble.message.as_str());
+            let message = failed.unwrap_or("AWS has not been asked about it yet");
             wanted(ConditionType::Accepted, None, Reason::CloudUnavailable, message)
         }
     };

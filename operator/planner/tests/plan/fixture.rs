@@ -147,6 +147,7 @@ impl Fixture {
             nodes: BTreeMap::new(),
             pods: vec![],
             cloud: Some(cloud(now)),
+            unread: None,
             launch_tokens: 100,
         };
         Self { observed, now }

@@ -1,6 +1,7 @@
 //! Reads: the whole inventory for a plan, and one group, uncached, before a mutation.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 
 use aws_sdk_autoscaling::types::AutoScalingGroup;
 use aws_sdk_ec2::types::Filter;
@@ -8,7 +9,7 @@ use aws_sdk_eks::types::Nodegroup;
 use crds::key;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use futures::try_join;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use planner::observed::{CloudObserved, LaunchFailure, Lifecycle, ScalingObserved, TemplateObserved};
 use planner::plan::GroupName;
 
@@ -56,6 +57,7 @@ impl Eks {
             types,
             offered,
             subnets: zones,
+            unasked: std::collections::BTreeSet::new(),
             trouble: None,
         })
     }
@@ -156,14 +158,16 @@ impl Eks {
             .map(|group| convert::scaling_observed(group, None)))
     }
 
-    /// Of groups that want more instances than they have.
+    /// Of groups that want more instances than they have, or lately met a refusal.
     async fn read_launch_failures(
         &self,
         groups: &BTreeMap<String, AutoScalingGroup>,
     ) -> Result<BTreeMap<String, LaunchFailure>, CloudError> {
         let short: Vec<String> = groups
             .iter()
-            .filter(|(_, group)| lacks_instances(&convert::scaling_observed(group, None)))
+            .filter(|(name, group)| {
+                lacks_instances(&convert::scaling_observed(group, None)) || self.failing.lately(name)
+            })
             .map(|(name, _)| name.clone())
             .collect();
         let failures: Vec<Option<(String, LaunchFailure)>> = stream::iter(short)
@@ -174,7 +178,9 @@ impl Eks {
             .buffer_unordered(PARALLEL_READS)
             .try_collect()
             .await?;
-        Ok(failures.into_iter().flatten().collect())
+        let failures: BTreeMap<_, _> = failures.into_iter().flatten().collect();
+        self.failing.remember(&failures);
+        Ok(failures)
     }
 
     async fn read_launch_failure(&self, name: &str) -> Result<Option<LaunchFailure>, CloudError> {
@@ -211,6 +217,30 @@ impl Eks {
         Ok(observed
             .map(|template| (template.name.clone(), template))
             .collect())
+    }
+}
+
+/// A refusal is read again for so long after it, although the order that met it is withdrawn: the planner asks another
+/// offering for 3 minutes. A restarted operator has forgotten it, and asks once too often.
+const FAILURE_MEMORY: SignedDuration = SignedDuration::from_mins(5);
+
+/// Auto Scaling groups whose last launch failed.
+#[derive(Debug, Default)]
+pub(super) struct Failing(Mutex<BTreeMap<String, Timestamp>>);
+
+impl Failing {
+    fn lately(&self, group: &str) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = known.get(group);
+        failed.is_some_and(|at| Timestamp::now().duration_since(*at) < FAILURE_MEMORY)
+    }
+
+    fn remember(&self, failures: &BTreeMap<String, LaunchFailure>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = failures
+            .iter()
+            .map(|(name, failure)| (name.clone(), failure.at))
+            .collect();
     }
 }
 
