@@ -75,6 +75,11 @@ pub fn plan(view: &View, task: &Task, budget: &mut Budget) -> (PoolPlan, Option<
     if view.cloud().is_some() {
         plan.cloud.extend(adopt(view, task));
         match accept::pool(view, task.pool) {
+            // What is taken over counts before anything is bought or given back.
+            None if !plan.cloud.is_empty() => {
+                let message = "The node groups of an earlier pool are being adopted".to_owned();
+                shortage = (!nodes.unplaced.is_empty()).then_some((Reason::NodesLaunching, message));
+            }
             // Neither buys nor gives back: what the spec asks for is not known.
             Some(refusal) => shortage = (!nodes.unplaced.is_empty()).then_some(refusal),
             None => {

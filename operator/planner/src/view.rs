@@ -54,17 +54,27 @@ impl<'a> View<'a> {
         let cordoned = || observed.nodes.values().filter(|node| node.unschedulable);
         let wanted_back = cordoned().filter(|node| node.victim_since.is_some());
         let mut nodes = BTreeMap::<_, Vec<_>>::new();
-        for (id, node) in &observed.nodes {
-            nodes.entry(&node.pool).or_default().push((id, node));
-        }
-        let overhead = overhead(&nodes, &pods_on);
         let (mut groups, mut types) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::new());
+        let mut owners = BTreeMap::new();
         for group in observed.cloud.iter().flat_map(|c| c.groups.values()) {
             let instances = group.scaling.iter().flat_map(|s| &s.instances);
-            types.extend(instances.map(|i| (i.id.as_str(), group.instance_type.as_str())));
             let owner = group.owner.pool_uid.as_str();
+            owners.extend(instances.clone().map(|i| (i.id.as_str(), owner)));
+            types.extend(instances.map(|i| (i.id.as_str(), group.instance_type.as_str())));
             groups.entry(owner).or_default().push(group);
         }
+        for (id, node) in &observed.nodes {
+            // The label names the pool; a node of an earlier pool of that name is not this one's to cordon or return.
+            let uid = observed
+                .pools
+                .get(&node.pool)
+                .and_then(|p| p.metadata.uid.as_deref());
+            let owner = owners.get(id.instance_id()).copied();
+            if owner.is_none() || uid.is_none() || owner == uid {
+                nodes.entry(&node.pool).or_default().push((id, node));
+            }
+        }
+        let overhead = overhead(&nodes, &pods_on);
         Self {
             observed,
             now,

@@ -7,7 +7,7 @@ use planner::observed::{CloudMutations, GroupState};
 use planner::plan::{Finalizer, NodeMark};
 use planner::status::{Outcome, pool_status};
 
-use super::fixture::{Fixture, key, pool, pool_name, said, secs};
+use super::fixture::{Fixture, key, model, pool, pool_name, said, secs};
 use super::render::actions;
 
 fn step(fixture: &Fixture) -> (Vec<String>, String, Finalizer) {
@@ -155,6 +155,26 @@ fn retain_lets_go_of_groups_as_they_are() {
     let group = fixture.cloud().groups.keys().next().unwrap().clone();
     fixture.group(&group).owner.released = true;
     assert_eq!(step(&fixture).2, Finalizer::Remove);
+}
+
+#[test]
+fn an_empty_node_of_an_earlier_pool_is_left_alone_and_adopted_before_anything_is_bought() {
+    let mut fixture = Fixture::running(1);
+    fixture.observed.pods.clear();
+    fixture.observed.models.clear();
+    fixture
+        .observed
+        .pools
+        .insert(pool_name("g5"), pool("g5", "pool-2", 20));
+    let plan = fixture.pool_plan();
+    assert!(plan.node_marks.is_empty() && plan.cloud.is_empty(), "{plan:?}");
+    let annotation = (crds::key::ADOPT.to_owned(), "pool-1".to_owned());
+    fixture.pool().metadata.annotations = Some([annotation].into());
+    fixture.add_model(model("ranker", 1, &["g5"]));
+    assert_eq!(
+        step(&fixture).0,
+        ["adopt g5.xlarge/us-east-1a/0 from pool-1 to pool-2"]
+    );
 }
 
 #[test]
