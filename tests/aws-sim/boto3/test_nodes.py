@@ -178,5 +178,7 @@ def test_an_object_left_by_an_earlier_account_is_replaced(world):
     api.nodes[name] = {"metadata": {"name": name, "uid": "old"}, "spec": {"providerID": "aws:///us-east-1a/i-old"}}
     group = Group(sim, "pn-left")
     (one,) = group.settle(1)
-    eventually(lambda: api.nodes[name]["spec"]["providerID"].endswith(one), "the Node is the instance's")
+    # For a moment the old object is gone and the new one is not there yet.
+    replaced = lambda: name in api.nodes and api.nodes[name]["spec"]["providerID"].endswith(one)  # noqa: E731
+    eventually(replaced, "the Node is the instance's")
     eventually(lambda: gpus(api.nodes[name]) == "1", "its GPU shows")
