@@ -61,6 +61,7 @@ pub enum Reason {
     CloudUnavailable,
     CloudMutationsOff,
     ReplicaFailure,
+    NameTaken,
     // Pods and the model.
     PodsStarting,
     PodUnschedulable,

@@ -88,7 +88,7 @@ pub struct GpuPoolSpec {
     pub limits: Limits,
     /// What becomes of the nodes when the pool is deleted. Retain: the groups stay as they are and are orphaned; a pool
     /// of the same name with the annotation `pinnace.dev/adopt: <uid of the old pool>` takes them back.
-    /// Delete: the nodes are drained and returned; the pool waits while a model refers to it.
+    /// Delete: the nodes are drained and returned. Either way the deletion waits while a model refers to the pool.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
     /// Namespaces whose models may use the pool; `{}` allows all.

@@ -177,9 +177,10 @@ fn events(old: &[Condition], planned: &[WantedCondition]) -> Vec<PlannedEvent> {
         })
     })
     .map(|p| PlannedEvent {
-        warning: p.status == Some(false)
-            && p.reason != Reason::NodesLaunching
-            && p.reason != Reason::PodsStarting,
+        warning: p.reason == Reason::PdbConflict
+            || p.status == Some(false)
+                && p.reason != Reason::NodesLaunching
+                && p.reason != Reason::PodsStarting,
         reason: p.reason,
         message: format!("{}: {}", p.type_.as_str(), p.message),
     })

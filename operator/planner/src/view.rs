@@ -285,7 +285,19 @@ pub fn replica_failure(deployment: &Deployment) -> Option<String> {
     let failing = conditions
         .iter()
         .find(|c| c.type_ == "ReplicaFailure" && c.status == "True")?;
-    Some(failing.message.clone().unwrap_or_default())
+    Some(without_pod_name(failing.message.as_deref().unwrap_or_default()))
+}
+
+/// Every attempt is refused for a pod of another random name: `pods "ranker-5d8f-x7k2p" is forbidden: ...`. The name tells
+/// nothing, and would make each attempt a change.
+fn without_pod_name(message: &str) -> String {
+    let (Some(start), Some(end)) = (message.find("pods \""), message.find("\" is ")) else {
+        return message.to_owned();
+    };
+    match message.get(..start).zip(message.get(end + 1..)) {
+        Some((before, after)) if start < end => format!("{before}pods{after}"),
+        _ => message.to_owned(),
+    }
 }
 
 /// Demands that are alike, put together.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crds::condition::WantedCondition;
 use crds::model_deployment::{NodeCounts, ReplicaCounts};
 use crds::{ConditionType, Reason};
 
@@ -32,15 +33,7 @@ pub fn fill(view: &View, decided: &Decided, revision: Option<&str>, plan: &mut M
     let capacity = capacity_condition(decided, &pods, replicas);
     let model_ready = model_condition(&pods, replicas, revision);
     let available = available(decided, replicas);
-    let accepted = match &decided.verdict.refusal {
-        None => wanted(
-            ConditionType::Accepted,
-            Some(true),
-            Reason::Accepted,
-            "The spec can be used",
-        ),
-        Some((reason, message)) => wanted(ConditionType::Accepted, Some(false), *reason, message),
-    };
+    let accepted = accepted(decided);
     let minimum_missing = available.status != Some(true);
     let chain = [&accepted, &model_ready, &capacity, &available];
     let cause = chain
@@ -64,6 +57,24 @@ pub fn fill(view: &View, decided: &Decided, revision: Option<&str>, plan: &mut M
     plan.events = events(&old.conditions, &plan.conditions);
     let done = format!("{} of {} replicas serve", replicas.ready, replicas.desired);
     plan.conditions.extend(summary.conditions(&done));
+}
+
+fn accepted(decided: &Decided) -> WantedCondition {
+    let type_ = ConditionType::Accepted;
+    if let Some((reason, message)) = &decided.verdict.refusal {
+        return wanted(type_, Some(false), *reason, message);
+    }
+    let foreign = &decided.model.foreign_budgets;
+    if foreign.is_empty() {
+        return wanted(type_, Some(true), Reason::Accepted, "The spec can be used");
+    }
+    // Serving is not hurt, but no pod can be evicted: Kubernetes refuses where two budgets match (kubernetes#75957).
+    let message = format!(
+        "The spec can be used, but PodDisruptionBudget {} selects this model's pods too, and where two budgets match no \
+         pod can be evicted; delete it, or narrow its selector",
+        foreign.join(", ")
+    );
+    wanted(type_, Some(true), Reason::PdbConflict, &message)
 }
 
 fn int(n: u32) -> i32 {
@@ -112,11 +123,7 @@ fn nodes(view: &View, decided: &Decided, pods: &[&PodObserved]) -> NodeCounts {
     }
 }
 
-fn capacity_condition(
-    decided: &Decided,
-    pods: &[&PodObserved],
-    replicas: ReplicaCounts,
-) -> crds::condition::WantedCondition {
+fn capacity_condition(decided: &Decided, pods: &[&PodObserved], replicas: ReplicaCounts) -> WantedCondition {
     let assigned: u32 = decided.assigned.values().sum();
     let missing = replicas.desired - int(assigned);
     let refused = decided.model.deployments.iter().find_map(view::replica_failure);
@@ -164,7 +171,7 @@ fn model_condition(
     pods: &[&PodObserved],
     replicas: ReplicaCounts,
     revision: Option<&str>,
-) -> crds::condition::WantedCondition {
+) -> WantedCondition {
     let newest = pods.iter().filter(|p| {
         p.owner
             .as_ref()
@@ -203,7 +210,7 @@ fn model_condition(
 }
 
 /// Serving replicas against the minimum: `replicas` less `rollout.maxUnavailable`.
-fn available(decided: &Decided, replicas: ReplicaCounts) -> crds::condition::WantedCondition {
+fn available(decided: &Decided, replicas: ReplicaCounts) -> WantedCondition {
     let spare = percent_or_count(&decided.model.spec.spec.rollout.max_unavailable, replicas.desired);
     let minimum = (replicas.desired - spare).max(i32::from(replicas.desired > 0));
     let type_ = ConditionType::Available;
