@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use planner::observed::{ModelKey, Observed, PoolName, Settings};
-use planner::plan::FleetPlan;
+use planner::plan::{FleetPlan, ModelPlan};
+use planner::workload::Settled;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
@@ -86,12 +87,14 @@ struct Dispatch {
     backoff: BTreeMap<Subject, Backoff>,
     running: JoinSet<(Subject, i64, Applied)>,
     logged: BTreeMap<Subject, String>,
+    /// For the next plan, from the last.
+    settled: BTreeMap<ModelKey, Settled>,
     /// Were busy when a newer plan came.
     missed: BTreeSet<Subject>,
 }
 
 impl<C: NodeGroups> Fleet<C> {
-    /// Ticks until `stop`, then lets the effects in flight finish.
+    /// Ticks until `stop`; then no effect is begun any more, and those in flight finish.
     pub async fn run(&self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         let mut dispatch = Dispatch::default();
@@ -104,6 +107,7 @@ impl<C: NodeGroups> Fleet<C> {
             }
             tokio::time::sleep(DEBOUNCE).await;
         }
+        self.applier.permission.withdraw();
         while dispatch.running.join_next().await.is_some() {}
     }
 
@@ -114,11 +118,14 @@ impl<C: NodeGroups> Fleet<C> {
         self.tell_catalog();
         let tokens = self.bucket.available(Instant::now());
         let known = self.inventory.snapshot();
-        let observed = self.stores.observe(&self.settings, known, tokens);
+        let mut observed = self.stores.observe(&self.settings, known, tokens);
+        observed.settled = std::mem::take(&mut dispatch.settled);
         let at = Timestamp::now();
         let started = Instant::now();
         let plan = planner::plan_fleet(&observed, at);
         self.metrics.plan_seconds.observe(started.elapsed().as_secs_f64());
+        let settled = |(key, part): (&ModelKey, &ModelPlan)| Some((key.clone(), part.settled.clone()?));
+        dispatch.settled = plan.models.iter().filter_map(settled).collect();
         self.measure(&observed, &plan, at);
         self.health.tick();
         let next_check = plan.next_check;
@@ -158,7 +165,9 @@ impl<C: NodeGroups> Fleet<C> {
         let metrics = Arc::clone(&self.metrics);
         dispatch.running.spawn(async move {
             let _slot = slots.acquire_owned().await;
+            let started = Instant::now();
             let applied = applier.apply(&round, &subject).await;
+            metrics.took(subject.kind(), started.elapsed());
             let outcome = match applied {
                 Applied::Quiet => "quiet",
                 Applied::Changed => "applied",
@@ -180,6 +189,8 @@ impl<C: NodeGroups> Fleet<C> {
 
     fn measure(&self, observed: &Observed, plan: &FleetPlan, now: Timestamp) {
         let label = |pool: &PoolName| crate::metrics::PoolLabels { pool: pool.0.clone() };
+        self.metrics.objects("ModelDeployment", observed.models.len());
+        self.metrics.objects("GpuPool", observed.pools.len());
         self.metrics.nodes_wanted.clear();
         for (name, pool) in &plan.pools {
             let gauge = self.metrics.nodes_wanted.get_or_create_owned(&label(name));

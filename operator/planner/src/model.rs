@@ -50,14 +50,16 @@ pub fn plan(view: &View, decided: &Decided) -> ModelPlan {
     if !decided.verdict.frozen && held {
         plan.pod_costs = pod_costs(view, decided);
         let replicas = replicas_now(view, decided);
-        let objects = workload::objects(&Shape {
+        let shape = Shape {
             key: decided.key,
             model: decided.model,
             settings: &view.observed.settings,
             replicas: &replicas,
             pools: &view.observed.pools,
             surge: decided.surge,
-        });
+        };
+        let objects = workload::objects_unless_settled(&shape, view.observed.settled.get(decided.key));
+        plan.settled = objects.settled;
         plan.objects = objects.apply;
         plan.deletes = objects.deletes;
         plan.status.selector = objects.selector;

@@ -12,6 +12,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{GroupName, GroupSpec};
+use crate::workload::Settled;
 
 /// Namespace and name of a `ModelDeployment`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -44,6 +45,8 @@ pub struct Observed {
     pub unread: Option<CloudTrouble>,
     /// Instances that may be launched now (a token bucket the shell keeps, see `--launch-burst`).
     pub launch_tokens: u32,
+    /// What the last plan found to be as wanted; may be empty, which costs time only.
+    pub settled: BTreeMap<ModelKey, Settled>,
 }
 
 /// Operator flags that decide something. Defaults are those of production.

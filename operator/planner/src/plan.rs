@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::observed::{ModelKey, PoolName};
+use crate::workload::Settled;
 
 /// The plan of everything, made at one moment from one snapshot.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +33,8 @@ pub struct ModelPlan {
     pub objects: Vec<serde_json::Value>,
     /// Objects of ours that are no longer wanted.
     pub deletes: Vec<ObjectRef>,
+    /// Found on this plan: the objects are as wanted. The next snapshot brings it back ([`crate::observed::Observed`]).
+    pub settled: Option<Settled>,
     /// Replicas given to each pool; what `status.assigned` shows.
     pub assigned: BTreeMap<PoolName, u32>,
     pub status: ModelDeploymentStatus,
@@ -150,6 +153,20 @@ impl CloudAction {
             | Self::Adopt { group, .. }
             | Self::Release { group, .. } => Some(group),
             Self::DeleteTemplate { .. } => None,
+        }
+    }
+
+    /// Uid of the pool whose group or template it is (before an adoption: of the earlier one).
+    #[must_use]
+    pub fn owner_uid(&self) -> &str {
+        match self {
+            Self::Create(spec) => &spec.pool_uid,
+            Self::Adopt { from_uid, .. } => from_uid,
+            Self::Grow { pool_uid, .. }
+            | Self::Remove { pool_uid, .. }
+            | Self::DeleteGroup { pool_uid, .. }
+            | Self::DeleteTemplate { pool_uid, .. }
+            | Self::Release { pool_uid, .. } => pool_uid,
         }
     }
 

@@ -6,6 +6,7 @@
 //! cell.rs        replicas per pool -> Deployments of at most 1,000 replicas, with their share of the rollout bounds
 //! deployment.rs  pod.rs      one cell -> Deployment
 //! companion.rs   Services, ServiceAccount, PodDisruptionBudget, NetworkPolicy
+//! settled.rs     nothing changed since nothing differed: nothing to do
 //! drift.rs       desired object vs. observed one -> must it be applied?
 //! ```
 //!
@@ -18,6 +19,7 @@ mod deployment;
 mod drift;
 mod pod;
 mod revision;
+mod settled;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +40,7 @@ use revision::Resolved;
 
 pub use drift::needs_apply;
 pub use revision::revision;
+pub use settled::Settled;
 
 /// Replicas that one Deployment holds at most: a ReplicaSet of 12,000 is slow to act on and cannot say whom to remove.
 pub const CELL_REPLICAS: u32 = 1000;
@@ -80,6 +83,32 @@ pub struct Objects {
     pub revision: String,
     /// Label selector of the model's pods.
     pub selector: String,
+    /// Set when nothing differs: for the next plan to remember.
+    pub settled: Option<Settled>,
+}
+
+/// The objects of a model; not looked at again while everything is as it was when nothing differed.
+#[must_use]
+pub fn objects_unless_settled(shape: &Shape, known: Option<&Settled>) -> Objects {
+    let inputs = settled::inputs(shape);
+    if let Some(known) = known.filter(|known| Some(known.inputs) == inputs) {
+        return Objects {
+            apply: vec![],
+            deletes: vec![],
+            revision: known.revision.clone(),
+            selector: pod_selector(shape),
+            settled: Some(known.clone()),
+        };
+    }
+    let mut objects = objects(shape);
+    let revision = || objects.revision.clone();
+    if objects.apply.is_empty() && objects.deletes.is_empty() {
+        objects.settled = inputs.map(|inputs| Settled {
+            inputs,
+            revision: revision(),
+        });
+    }
+    objects
 }
 
 /// The objects of a model.
@@ -114,8 +143,13 @@ pub fn objects(shape: &Shape) -> Objects {
         apply,
         deletes,
         revision,
-        selector: format!("{}={}", crds::key::MODEL, shape.key.name),
+        selector: pod_selector(shape),
+        settled: None,
     }
+}
+
+fn pod_selector(shape: &Shape) -> String {
+    format!("{}={}", crds::key::MODEL, shape.key.name)
 }
 
 struct Existing {

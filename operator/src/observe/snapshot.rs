@@ -69,6 +69,7 @@ impl Stores {
             cloud,
             unread,
             launch_tokens,
+            settled: BTreeMap::new(),
         }
     }
 
@@ -186,7 +187,10 @@ fn foreign_budgets(near: &[(String, Selector)], deployments: &[Deployment]) -> V
     let selecting = near
         .iter()
         .filter(|(_, selector)| labels.iter().any(|l| selector.matches(l)));
-    selecting.map(|(name, _)| name.clone()).collect()
+    let mut names: Vec<_> = selecting.map(|(name, _)| name.clone()).collect();
+    // The store has no order, and a message that changes is a write.
+    names.sort();
+    names
 }
 
 #[cfg(test)]
@@ -221,8 +225,7 @@ mod tests {
             reader = Some(writer.as_reader());
         }
         let foreign = others_budgets(&reader.unwrap());
-        let mut found = foreign_budgets(&foreign["n"], std::slice::from_ref(&deployment));
-        found.sort();
+        let found = foreign_budgets(&foreign["n"], std::slice::from_ref(&deployment));
         assert_eq!(found, ["all", "app", "expression"]);
         assert!(foreign_budgets(&foreign["n"], &[]).is_empty());
     }

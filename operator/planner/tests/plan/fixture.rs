@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crds::condition::WantedCondition;
 use crds::{ConditionType, GpuPool, ModelDeployment};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::Metadata;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use planner::observed::{
     Allocatable, CloudMutations, CloudObserved, GroupObserved, GroupOwner, GroupState, InstanceObserved,
     InstanceType, LaunchFailure, Lifecycle, ModelKey, ModelObserved, NodeObserved, Observed, PodObserved,
@@ -15,6 +16,7 @@ use planner::plan::{FleetPlan, GroupName, GroupSpec, ModelPlan, PoolPlan};
 use planner::pool::{Task, group};
 use planner::shrink::Shrink;
 use planner::view::View;
+use serde::Serialize;
 use serde_json::json;
 
 use super::kube;
@@ -149,6 +151,7 @@ impl Fixture {
             cloud: Some(cloud(now)),
             unread: None,
             launch_tokens: 100,
+            settled: BTreeMap::new(),
         };
         Self { observed, now }
     }
@@ -333,6 +336,38 @@ impl Fixture {
 
     pub fn plan(&self) -> FleetPlan {
         planner::plan_fleet(&self.observed, self.now)
+    }
+
+    /// Gives every object of the models a resource version that follows from its content, as an API server does.
+    pub fn stamp_versions(&mut self) {
+        fn version(object: &impl Serialize) -> Option<String> {
+            Some(planner::name::hash(
+                &[&serde_json::to_string(object).unwrap()],
+                16,
+            ))
+        }
+        fn stamp<K: Metadata<Ty = ObjectMeta> + Serialize>(object: &mut K) {
+            object.metadata_mut().resource_version = None;
+            object.metadata_mut().resource_version = version(object);
+        }
+        for model in self.observed.models.values_mut() {
+            model.spec.metadata.resource_version = None;
+            model.spec.metadata.resource_version = version(&model.spec);
+            model.deployments.iter_mut().for_each(stamp);
+            model.services.iter_mut().for_each(stamp);
+            model.service_accounts.iter_mut().for_each(stamp);
+            model.budgets.iter_mut().for_each(stamp);
+            model.network_policies.iter_mut().for_each(stamp);
+        }
+    }
+
+    /// What the next snapshot brings back of a plan.
+    pub fn remember(&mut self, plan: &FleetPlan) {
+        let settled = plan
+            .models
+            .iter()
+            .filter_map(|(key, part)| Some((key.clone(), part.settled.clone()?)));
+        self.observed.settled = settled.collect();
     }
 
     pub fn pool_plan(&self) -> PoolPlan {

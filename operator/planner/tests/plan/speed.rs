@@ -62,7 +62,8 @@ fn fleet_plan() {
     for (models, nodes, waiting) in [(500, 2_650, 350), (1_000, 5_300, 700), (2_000, 10_600, 1_400)] {
         let mut fixture = fleet(models, nodes, waiting);
         let mut row = vec![];
-        for change in ["at rest", "all halved", "all frozen", "pools gone"] {
+        fixture.stamp_versions();
+        for change in ["first", "at rest", "all halved", "all frozen", "pools gone"] {
             match change {
                 "all halved" => {
                     for model in fixture.observed.models.values_mut() {
@@ -81,6 +82,7 @@ fn fleet_plan() {
             }
             let start = Instant::now();
             let plan = fixture.plan();
+            fixture.remember(&plan);
             row.push(format!("{change} {} ms", start.elapsed().as_millis()));
             assert_eq!(plan.models.len(), models as usize);
         }
