@@ -10,12 +10,22 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use prometheus_client::encoding::text::encode;
+use tokio::sync::Semaphore;
 
 use crate::metrics::Metrics;
 
 /// A leader that has not planned for this long is stuck (a tick comes every 10 s at the latest).
 const STUCK_AFTER: Duration = Duration::from_secs(120);
+
+/// A client that does not finish its request head, or stays idle, makes room for the kubelet's probes after this.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECTIONS: usize = 64;
+/// After an accept that failed for want of descriptors, trying at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the probes look at.
 #[derive(Debug)]
@@ -76,7 +86,29 @@ pub async fn serve(listen: SocketAddr, metrics: Arc<Metrics>, health: Arc<Health
         .route("/readyz", get(readyz))
         .with_state(Shared { metrics, health });
     let listener = tokio::net::TcpListener::bind(listen).await?;
-    axum::serve(listener, routes).await
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await;
+        let (stream, _) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(%error, "connection not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(routes.clone());
+        tokio::spawn(async move {
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+            drop(place);
+        });
+    }
 }
 
 async fn scrape(State(shared): State<Shared>) -> impl IntoResponse {

@@ -5,6 +5,7 @@
 
 mod cloud;
 mod kubernetes;
+mod owner;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -134,7 +135,10 @@ impl<C: NodeGroups> Applier<C> {
         progress: &mut Progress,
     ) -> bool {
         if plan.finalizer == Finalizer::Add
-            && !progress.note(self.add_finalizer(api, model, crds::TRAFFIC_FINALIZER).await)
+            && !progress.note(
+                self.set_finalizer(api, model, (crds::TRAFFIC_FINALIZER, true))
+                    .await,
+            )
         {
             return false;
         }
@@ -158,7 +162,10 @@ impl<C: NodeGroups> Applier<C> {
             }
         }
         if plan.finalizer == Finalizer::Remove {
-            return progress.note(self.remove_finalizer(api, model, crds::TRAFFIC_FINALIZER).await);
+            return progress.note(
+                self.set_finalizer(api, model, (crds::TRAFFIC_FINALIZER, false))
+                    .await,
+            );
         }
         true
     }
@@ -192,7 +199,10 @@ impl<C: NodeGroups> Applier<C> {
         progress: &mut Progress,
     ) -> bool {
         if plan.finalizer == Finalizer::Add
-            && !progress.note(self.add_finalizer(api, pool, crds::CAPACITY_FINALIZER).await)
+            && !progress.note(
+                self.set_finalizer(api, pool, (crds::CAPACITY_FINALIZER, true))
+                    .await,
+            )
         {
             return false;
         }
@@ -215,14 +225,21 @@ impl<C: NodeGroups> Applier<C> {
         }
         if plan.finalizer == Finalizer::Remove {
             return progress.note(self.check_owner(api, pool).await)
-                && progress.note(self.remove_finalizer(api, pool, crds::CAPACITY_FINALIZER).await);
+                && progress.note(
+                    self.set_finalizer(api, pool, (crds::CAPACITY_FINALIZER, false))
+                        .await,
+                );
         }
         true
     }
 
     async fn apply_account(&self, round: &Round) -> Applied {
         let mut progress = Progress::default();
-        for action in &round.plan.account.sweep {
+        let sweep = &round.plan.account.sweep;
+        if sweep.is_empty() || !progress.note(self.check_unowned(round, sweep).await) {
+            return progress.applied();
+        }
+        for action in sweep {
             if !progress.note(self.execute(round, action).await) {
                 break;
             }

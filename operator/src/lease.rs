@@ -2,7 +2,7 @@
 //! harmless when it is late (absolute values, derived tokens). Its deadline is on this process's own monotonic clock and
 //! is asked immediately before every mutation.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -32,7 +32,14 @@ pub enum LeaseError {
 
 /// Asked before every mutation.
 #[derive(Clone, Debug, Default)]
-pub struct Permission(Arc<Mutex<Deadline>>);
+pub struct Permission(Arc<Mutex<Grant>>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Grant {
+    deadline: Deadline,
+    /// `leaseTransitions` of the lease: tells the terms of leaders apart in the log.
+    epoch: i32,
+}
 
 #[derive(Clone, Copy, Debug, Default)]
 enum Deadline {
@@ -46,7 +53,20 @@ impl Permission {
     /// For a process without leader election.
     #[must_use]
     pub fn always() -> Self {
-        Self(Arc::new(Mutex::new(Deadline::Always)))
+        let permission = Self::default();
+        permission.grant(Deadline::Always, 0);
+        permission
+    }
+
+    /// Nothing more is sent by this process: the parts in flight end at their next effect.
+    pub fn withdraw(&self) {
+        self.lock().deadline = Deadline::Never;
+    }
+
+    /// The term of office that mutations are sent in.
+    #[must_use]
+    pub fn epoch(&self) -> i32 {
+        self.lock().epoch
     }
 
     #[must_use]
@@ -55,15 +75,19 @@ impl Permission {
     }
 
     fn may_send_at(&self, now: Instant) -> bool {
-        match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        match self.lock().deadline {
             Deadline::Never => false,
             Deadline::Until(deadline) => now < deadline,
             Deadline::Always => true,
         }
     }
 
-    fn set(&self, deadline: Deadline) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
+    fn grant(&self, deadline: Deadline, epoch: i32) {
+        *self.lock() = Grant { deadline, epoch };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Grant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -126,7 +150,7 @@ impl Election {
 
     /// Gives the lease up, so that another replica need not wait for it to expire.
     pub async fn release(&mut self) {
-        self.permission.set(Deadline::Never);
+        self.permission.withdraw();
         let Ok(Some(mut lease)) = self.get().await else {
             return;
         };
@@ -159,21 +183,24 @@ impl Election {
                 },
                 spec: Some(self.renewed(LeaseSpec::default(), now)),
             };
-            return self.won(started, self.create(fresh).await);
+            return self.won(started, 1, self.create(fresh).await);
         };
         let spec = lease.spec.take().unwrap_or_default();
         if !self.mine(&spec) && !self.expired(&spec, started) {
             return Ok(false);
         }
-        lease.spec = Some(self.renewed(spec, now));
-        self.won(started, self.replace(lease).await)
+        let spec = self.renewed(spec, now);
+        let epoch = spec.lease_transitions.unwrap_or(0);
+        lease.spec = Some(spec);
+        self.won(started, epoch, self.replace(lease).await)
     }
 
     /// A write that lost the race to another replica is no error.
-    fn won(&self, started: Instant, written: Result<(), LeaseError>) -> Result<bool, LeaseError> {
+    fn won(&self, started: Instant, epoch: i32, written: Result<(), LeaseError>) -> Result<bool, LeaseError> {
         match written {
             Ok(()) => {
-                self.permission.set(Deadline::Until(started + DURATION - MARGIN));
+                let deadline = Deadline::Until(started + DURATION - MARGIN);
+                self.permission.grant(deadline, epoch);
                 Ok(true)
             }
             Err(LeaseError::Api { source, .. }) if matches!(&*source, kube::Error::Api(s) if s.code == 409) => {
@@ -262,9 +289,11 @@ mod tests {
         let now = Instant::now();
         let permission = Permission::default();
         assert!(!permission.may_send_at(now));
-        permission.set(Deadline::Until(now + Duration::from_secs(10)));
+        permission.grant(Deadline::Until(now + Duration::from_secs(10)), 7);
         assert!(permission.may_send_at(now + Duration::from_secs(9)));
         assert!(!permission.may_send_at(now + Duration::from_secs(10)));
+        permission.withdraw();
+        assert!(!permission.may_send_at(now) && permission.epoch() == 7);
         assert!(Permission::always().may_send_at(now));
     }
 }

@@ -18,6 +18,11 @@ pub struct ReconcileLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct KindLabels {
+    pub kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CallLabels {
     pub verb: &'static str,
     /// `ok` or the class of the error.
@@ -33,6 +38,8 @@ pub struct PoolLabels {
 pub struct Metrics {
     pub registry: Registry,
     pub reconciles: Family<ReconcileLabels, Counter<u64, AtomicU64>>,
+    pub reconcile_seconds: Family<KindLabels, Histogram, fn() -> Histogram>,
+    pub observed_objects: Family<KindLabels, Gauge<i64, AtomicI64>>,
     pub cloud_calls: Family<CallLabels, Counter<u64, AtomicU64>>,
     pub plan_seconds: Histogram,
     pub nodes_wanted: Family<PoolLabels, Gauge<i64, AtomicI64>>,
@@ -46,6 +53,11 @@ impl Default for Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("pinnace_operator"),
             reconciles: Family::default(),
+            // 1 ms (nothing to do) to 16 s.
+            reconcile_seconds: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.001, 4.0, 8))
+            }),
+            observed_objects: Family::default(),
             cloud_calls: Family::default(),
             plan_seconds: Histogram::new(exponential_buckets(0.000_1, 4.0, 8)),
             nodes_wanted: Family::default(),
@@ -58,6 +70,16 @@ impl Default for Metrics {
             "reconciles",
             "Objects reconciled, by kind and outcome",
             metrics.reconciles.clone(),
+        );
+        registry.register(
+            "reconcile_seconds",
+            "Time to apply an object's part of the plan, by kind",
+            metrics.reconcile_seconds.clone(),
+        );
+        registry.register(
+            "observed_objects",
+            "Objects of our kinds that exist",
+            metrics.observed_objects.clone(),
         );
         registry.register(
             "cloud_calls",
@@ -94,6 +116,16 @@ impl Metrics {
         self.reconciles
             .get_or_create(&ReconcileLabels { kind, outcome })
             .inc();
+    }
+
+    pub fn took(&self, kind: &'static str, time: std::time::Duration) {
+        let seconds = self.reconcile_seconds.get_or_create(&KindLabels { kind });
+        seconds.observe(time.as_secs_f64());
+    }
+
+    pub fn objects(&self, kind: &'static str, count: usize) {
+        let gauge = self.observed_objects.get_or_create(&KindLabels { kind });
+        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     pub fn called(&self, verb: &'static str, error: Option<CloudErrorClass>) {

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use planner::observed::CloudErrorClass;
+use planner::observed::{CloudErrorClass, CloudMutations};
 use planner::plan::CloudAction;
 
 use super::{Applier, ApplyError};
@@ -13,6 +13,15 @@ use crate::fleet::Round;
 
 /// No effect is in flight longer (reliability programme R4). A verb is a few calls of at most 15 s each.
 const VERB_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `--cloud-mutations` once more, where it cannot be forgotten: the planner withholds such actions and says so.
+fn allowed(mutations: CloudMutations, action: &CloudAction) -> bool {
+    match mutations {
+        CloudMutations::All => true,
+        CloudMutations::GrowOnly => !destroys(action),
+        CloudMutations::None => false,
+    }
+}
 
 /// Ends instances, or deletes something.
 #[must_use]
@@ -39,9 +48,23 @@ impl<C: NodeGroups> Applier<C> {
         if self.sent_at(&target).is_some_and(|sent| cloud.read_at <= sent) {
             return Ok(false);
         }
+        if !allowed(round.observed.settings.mutations, action) {
+            tracing::error!(
+                verb = action.verb(),
+                target,
+                "withheld: --cloud-mutations does not allow it"
+            );
+            return Ok(false);
+        }
         if !self.permission.may_send() {
             return Err(ApplyError::LeaseLost);
         }
+        tracing::info!(
+            verb = action.verb(),
+            target,
+            epoch = self.permission.epoch(),
+            "sent to AWS"
+        );
         if let CloudAction::Grow { group, desired, .. } = action {
             let had = cloud.groups.get(group).map_or(0, planner::view::requested);
             self.bucket.take(desired.saturating_sub(had), Instant::now());

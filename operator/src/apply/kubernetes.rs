@@ -1,5 +1,6 @@
-//! Effects on the cluster: finalizers, objects, pod costs, node marks, status, events. Each call has a deadline.
+//! Effects on the cluster: objects, pod costs, node marks, status, events. Each call has a deadline.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -32,7 +33,9 @@ pub enum ApplyError {
     Timeout { operation: &'static str, object: String },
     #[error("{object} has another uid or generation than the plan was made for")]
     OwnerMoved { object: String },
-    #[error("the lease's deadline has passed: not sent")]
+    #[error("{object} exists and is not this model's; delete or rename it, or rename the model")]
+    Foreign { object: String },
+    #[error("not sent: the lease's deadline has passed, or the process is ending")]
     LeaseLost,
     #[error(transparent)]
     Cloud(crate::cloud::CloudError),
@@ -46,6 +49,7 @@ impl ApplyError {
             Self::Kubernetes { .. } => "kubernetes",
             Self::Timeout { .. } => "timeout",
             Self::OwnerMoved { .. } => "owner_moved",
+            Self::Foreign { .. } => "foreign",
             Self::LeaseLost => "lease_lost",
             Self::Cloud(_) => "cloud",
         }
@@ -71,6 +75,7 @@ impl ApplyError {
                     (Reason::ReplicaFailure, message)
                 })
             }
+            Self::Foreign { .. } => Some((Reason::NameTaken, self.to_string())),
             Self::Timeout { .. } | Self::OwnerMoved { .. } | Self::LeaseLost => None,
         }
     }
@@ -78,7 +83,7 @@ impl ApplyError {
 
 impl<C> Applier<C> {
     /// A call to the API server, refused when the lease's deadline has passed.
-    async fn send<T>(
+    pub(super) async fn send<T>(
         &self,
         operation: &'static str,
         object: &str,
@@ -90,82 +95,20 @@ impl<C> Applier<C> {
         answered(operation, object, call).await
     }
 
-    /// The owner, uncached: does it still have the uid and the generation that the plan was made for?
-    pub(super) async fn check_owner<K>(&self, api: &Api<K>, planned: &K) -> Result<bool, ApplyError>
-    where
-        K: Resource + Clone + DeserializeOwned + Debug,
-    {
-        let object = identity(planned);
-        let now = answered("get", &object, api.get(&planned.name_any())).await?;
-        let same = now.uid() == planned.uid() && now.meta().generation == planned.meta().generation;
-        let same =
-            same && now.meta().deletion_timestamp.is_some() == planned.meta().deletion_timestamp.is_some();
-        if same {
-            Ok(false)
-        } else {
-            Err(ApplyError::OwnerMoved { object })
-        }
-    }
-
-    pub(super) async fn add_finalizer<K>(
-        &self,
-        api: &Api<K>,
-        object: &K,
-        name: &str,
-    ) -> Result<bool, ApplyError>
-    where
-        K: Resource + Clone + DeserializeOwned + Debug,
-    {
-        let mut finalizers = object.finalizers().to_vec();
-        finalizers.push(name.to_owned());
-        self.write_finalizers(api, object, finalizers).await
-    }
-
-    pub(super) async fn remove_finalizer<K>(
-        &self,
-        api: &Api<K>,
-        object: &K,
-        name: &str,
-    ) -> Result<bool, ApplyError>
-    where
-        K: Resource + Clone + DeserializeOwned + Debug,
-    {
-        let mut finalizers = object.finalizers().to_vec();
-        finalizers.retain(|f| f != name);
-        self.write_finalizers(api, object, finalizers).await
-    }
-
-    /// The list is written whole, so the resource version guards what others put into it.
-    async fn write_finalizers<K>(
-        &self,
-        api: &Api<K>,
-        object: &K,
-        finalizers: Vec<String>,
-    ) -> Result<bool, ApplyError>
-    where
-        K: Resource + Clone + DeserializeOwned + Debug,
-    {
-        let patch = json!({"metadata": {
-            "finalizers": finalizers,
-            "uid": object.uid(),
-            "resourceVersion": object.resource_version(),
-        }});
-        let (name, params) = (object.name_any(), PatchParams::default());
-        let patch = Patch::Merge(patch);
-        let call = api.patch_metadata(&name, &params, &patch);
-        match self.send("write finalizers of", &identity(object), call).await {
-            Ok(_) => Ok(true),
-            Err(error) if is_code(&error, &[404, 409]) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Server-side apply of a whole object.
+    /// Server-side apply of a whole object. Forced, so that what others changed comes back; never over an object of the
+    /// same name that somebody else made.
     pub(super) async fn apply_object(&self, object: &Value) -> Result<bool, ApplyError> {
         let label = name_of(object);
         let field = |name: &str| object[name].as_str().unwrap_or_default();
         let meta = |name: &str| object["metadata"][name].as_str().unwrap_or_default();
         let api = self.dynamic(field("apiVersion"), field("kind"), meta("namespace"));
+        let stands = answered("get", &label, api.get_metadata_opt(meta("name"))).await?;
+        let ours = |labels: &BTreeMap<String, String>| {
+            labels.get(crds::key::MANAGED_BY).map(String::as_str) == Some(crds::key::MANAGED_BY_VALUE)
+        };
+        if stands.is_some_and(|stands| !ours(stands.labels())) {
+            return Err(ApplyError::Foreign { object: label });
+        }
         let params = PatchParams::apply(crds::FIELD_MANAGER).force();
         let patch = Patch::Apply(object);
         self.send("apply", &label, api.patch(meta("name"), &params, &patch))
@@ -301,7 +244,7 @@ impl<C> Applier<C> {
     }
 }
 
-async fn answered<T>(
+pub(super) async fn answered<T>(
     operation: &'static str,
     object: &str,
     call: impl Future<Output = Result<T, kube::Error>>,
@@ -318,7 +261,7 @@ async fn answered<T>(
     }
 }
 
-fn is_code(error: &ApplyError, codes: &[u16]) -> bool {
+pub(super) fn is_code(error: &ApplyError, codes: &[u16]) -> bool {
     let ApplyError::Kubernetes { source, .. } = error else {
         return false;
     };

@@ -87,7 +87,7 @@ fn requests(pod: &Pod) -> Allocatable {
     };
     let of = |container: &Container| {
         let list = container.resources.as_ref().and_then(|r| r.requests.as_ref());
-        quantity::allocatable(list)
+        quantity::requested(list)
     };
     let (mut sidecars, mut most) = (Allocatable::default(), Allocatable::default());
     for init in spec.init_containers.iter().flatten() {
@@ -98,7 +98,7 @@ fn requests(pod: &Pod) -> Allocatable {
         most = larger(&most, &here);
     }
     let running = spec.containers.iter().fold(sidecars, |sum, c| sum.plus(&of(c)));
-    larger(&most, &running).plus(&quantity::allocatable(spec.overhead.as_ref()))
+    larger(&most, &running).plus(&quantity::requested(spec.overhead.as_ref()))
 }
 
 fn larger(a: &Allocatable, b: &Allocatable) -> Allocatable {

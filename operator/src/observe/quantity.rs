@@ -7,9 +7,21 @@ use planner::observed::Allocatable;
 
 pub const GPU: &str = "nvidia.com/gpu";
 
-/// `cpu`, `memory` and GPUs of a resource list; what is absent or cannot be read is 0.
+const MIB: u128 = 1000 << 20;
+
+/// What a node offers: `cpu`, `memory` (rounded down) and GPUs of a resource list; what is absent or cannot be read is 0.
 #[must_use]
 pub fn allocatable(list: Option<&BTreeMap<String, Quantity>>) -> Allocatable {
+    of(list, |memory| memory / MIB)
+}
+
+/// What a pod asks for: as [`allocatable`], with memory rounded up, so that what is planned on a node fits there.
+#[must_use]
+pub fn requested(list: Option<&BTreeMap<String, Quantity>>) -> Allocatable {
+    of(list, |memory| memory.div_ceil(MIB))
+}
+
+fn of(list: Option<&BTreeMap<String, Quantity>>, mib: fn(u128) -> u128) -> Allocatable {
     let get = |name: &str| {
         list.and_then(|l| l.get(name))
             .and_then(|q| milli(&q.0))
@@ -18,7 +30,7 @@ pub fn allocatable(list: Option<&BTreeMap<String, Quantity>>) -> Allocatable {
     Allocatable {
         gpus: u32::try_from(get(GPU) / 1000).unwrap_or(u32::MAX),
         milli_cpu: u64::try_from(get("cpu")).unwrap_or(u64::MAX),
-        memory_mib: u64::try_from(get("memory") / 1000 / (1 << 20)).unwrap_or(u64::MAX),
+        memory_mib: u64::try_from(mib(get("memory"))).unwrap_or(u64::MAX),
     }
 }
 
@@ -96,6 +108,7 @@ mod tests {
             memory_mib: 14_162,
         };
         assert_eq!(allocatable(Some(&list)), expected);
+        assert_eq!(requested(Some(&list)).memory_mib, 14_163);
         assert_eq!(allocatable(None), Allocatable::default());
     }
 }
