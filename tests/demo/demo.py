@@ -14,7 +14,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from harness import install  # noqa: E402
-from harness.aws import URL, Aws  # noqa: E402
+from harness.aws import Aws  # noqa: E402
 from harness.base import ROOT, eventually  # noqa: E402
 from harness.client import Client  # noqa: E402
 from harness.compare import largest_difference, one_request  # noqa: E402
@@ -50,7 +50,7 @@ class Demo:
         """a simulated AWS account, which the AWS SDKs talk to"""
         self.aws.start()
         digest = install.make_model(self.aws.model_folder(IN_BUCKET))
-        self.show.line(f"EKS, EC2, Auto Scaling and S3 at {URL}, {self.aws.time_scale} times as fast as the clock")
+        self.show.line(f"EKS, EC2, Auto Scaling and S3 at {self.sandbox.aws_url}, {self.aws.time_scale} times as fast as the clock")
         self.show.line(f"s3://models/{IN_BUCKET} holds a ranking model, {digest[:19]}...")
 
     def operator(self):

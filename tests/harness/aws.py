@@ -1,35 +1,35 @@
-"""The simulated AWS account: its process inside the sandbox, and what it can be asked and told."""
+"""The simulated AWS account: its process beside a cluster, and what it can be asked and told."""
 
 import pathlib
 import signal
 import subprocess
 
 from .base import CLUSTER, NODE_ROLE, REGION, ROOT, ZONES, built, eventually, session
-from .sandbox import Sandbox
 
-URL = "http://198.18.0.1:4566"
 # Simulated seconds in a real one: node groups and nodes come in seconds, and the 25 minutes after which EKS gives a
 # group up are still longer than a kubelet needs on a busy machine.
 TIME_SCALE = 20
 
 
 class Aws:
-    def __init__(self, sandbox: Sandbox, time_scale: int = TIME_SCALE):
-        self.sandbox, self.time_scale = sandbox, time_scale
-        self.buckets = sandbox.data / "s3"
-        self.log = sandbox.logs / "aws-sim.log"
+    """`site`: a Sandbox or an ApiServer: where it runs, and what it listens on."""
+
+    def __init__(self, site, time_scale: int = TIME_SCALE):
+        self.site, self.time_scale = site, time_scale
+        self.buckets = site.data / "s3"
+        self.log = site.logs / "aws-sim.log"
         self.session = session()
         self.process = None
 
     def start(self):
         self.buckets.mkdir(parents=True, exist_ok=True)
         subnets = [word for id_, zone in ZONES.items() for word in ("--subnet", f"{id_}={zone}")]
-        command = self.sandbox.command(
-            built("aws-sim"), "serve", "--listen", "0.0.0.0:4566", "--cluster", CLUSTER, "--region", REGION,
+        real_nodes = ["--control-socket", self.site.control] if self.site.control else []
+        command = self.site.command(
+            built("aws-sim"), "serve", "--listen", self.site.aws_listen, "--cluster", CLUSTER, "--region", REGION,
             "--node-role", NODE_ROLE, *subnets, "--iam-policy", ROOT / "terraform/modules/operator-iam/policy.json",
-            "--s3-root", self.buckets, "--kubeconfig", self.sandbox.kubeconfig,
-            "--control-socket", self.sandbox.control, "--journal-file", self.sandbox.data / "aws-journal.jsonl",
-            "--time-scale", self.time_scale,
+            "--s3-root", self.buckets, "--kubeconfig", self.site.kubeconfig, *real_nodes,
+            "--journal-file", self.site.data / "aws-journal.jsonl", "--time-scale", self.time_scale,
         )  # fmt: skip
         with self.log.open("ab") as log:
             # A session of its own: Ctrl-C in the terminal is for the demo, which ends it with the sandbox.
@@ -44,7 +44,7 @@ class Aws:
         return self.call("GET", "health")["status"] == "ok"
 
     def call(self, method: str, path: str, body=None) -> dict:
-        answer = self.session.request(method, f"{URL}/_sim/{path}", json=body, timeout=10)
+        answer = self.session.request(method, f"{self.site.aws_url}/_sim/{path}", json=body, timeout=10)
         if not answer.ok:
             raise RuntimeError(f"{method} /_sim/{path}: {answer.status_code} {answer.text}")
         return answer.json()

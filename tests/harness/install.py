@@ -5,7 +5,6 @@ import pathlib
 import subprocess
 import sys
 
-from . import aws
 from .base import CACHE, CLUSTER, OPERATOR_KEY, REGION, ROOT, eventually, run
 from .kube import Kube
 from .sandbox import Sandbox
@@ -16,7 +15,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 SECONDS = {"cloudPoll": "1s", "nodeIdle": "5s", "sweepAfter": "60s", "absentTwice": "5s", "inventoryMaxAge": "30s"}
 
 
-def values(**operator) -> dict:
+def values(sandbox: Sandbox, **operator) -> dict:
     """Values of the chart for the sandbox; `operator` overrides what stands under that key."""
     return {
         "image": {"repository": "localhost/pinnace-operator", "tag": "dev"},
@@ -24,12 +23,12 @@ def values(**operator) -> dict:
         "allowedRuntimeImages": ["localhost/"],
         "runtimeEnv": {
             "AWS_REGION": REGION,
-            "AWS_ENDPOINT_URL": aws.URL,
+            "AWS_ENDPOINT_URL": sandbox.aws_url,
             "AWS_ALLOW_HTTP": "true",
             "AWS_SKIP_SIGNATURE": "true",
         },
         "cluster": {"name": CLUSTER, "region": REGION},
-        "awsEndpointUrl": aws.URL,
+        "awsEndpointUrl": sandbox.aws_url,
         "operator": SECONDS | {"logFormat": "json"} | operator,
         "extraEnv": [
             {"name": "AWS_ACCESS_KEY_ID", "value": OPERATOR_KEY},
@@ -62,7 +61,7 @@ def install_operator(sandbox: Sandbox, kube: Kube, **operator):
     """Installs or upgrades, and waits until all its pods are ready."""
     make_namespace(kube, NAMESPACE)
     file = sandbox.data / "values.json"
-    file.write_text(json.dumps(values(**operator)))
+    file.write_text(json.dumps(values(sandbox, **operator)))
     helm(
         sandbox, "upgrade", "--install", "pinnace", ROOT / "charts/pinnace", "--namespace", NAMESPACE,
         "--values", file, "--wait", "--timeout", "3m",

@@ -7,20 +7,24 @@ import pathlib
 import yaml
 
 from .base import eventually, run, session
-from .sandbox import Sandbox
 
 MODELS = "/apis/pinnace.dev/v1alpha1/namespaces/{}/modeldeployments"
 POOLS = "/apis/pinnace.dev/v1alpha1/gpupools"
 
 
 class Kube:
-    def __init__(self, sandbox: Sandbox):
-        self.sandbox = sandbox
-        config = yaml.safe_load(sandbox.kubeconfig.read_text())
+    """`site`: a Sandbox or an ApiServer: its kubeconfig, and the binary that is kubectl."""
+
+    def __init__(self, site):
+        self.site = site
+        config = yaml.safe_load(site.kubeconfig.read_text())
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         self.server = cluster["server"].rstrip("/")
         self.session = session()
-        folder = sandbox.data / "harness"
+        if "certificate-authority-data" not in cluster and "certificate-authority" not in cluster:
+            # A proxy on this machine.
+            return
+        folder = site.data / "harness"
         folder.mkdir(exist_ok=True)
         self.session.verify = material(cluster, "certificate-authority", folder / "ca.crt")
         self.session.cert = (
@@ -30,11 +34,11 @@ class Kube:
 
     def copy(self) -> "Kube":
         """For another thread: a session is not for several at once."""
-        return Kube(self.sandbox)
+        return Kube(self.site)
 
     def __call__(self, *words, text: str | None = None, check: bool = True) -> str:
         """kubectl WORDS"""
-        return run(self.sandbox.binary, "kubectl", *words, text=text, check=check)
+        return run(self.site.binary, "kubectl", f"--kubeconfig={self.site.kubeconfig}", *words, text=text, check=check)
 
     def apply(self, *objects: dict, dry_run: bool = False) -> str:
         more = ["--dry-run=server"] if dry_run else []

@@ -18,17 +18,26 @@ class Sandbox:
         self.control = self.data / "control.sock"
         self.audit_log = self.data / "audit.log"
         self.logs = self.data / "log"
+        # Pods and this machine reach the simulated AWS by the same address.
+        self.aws_listen, self.aws_url = "0.0.0.0:4566", "http://198.18.0.1:4566"
         self.lock = None
 
     def up(self):
-        """Starts it; what an earlier one left is removed first. Waits while another process of the harness has it."""
+        """Starts it; what an earlier one left is removed first."""
+        self.own()
+        run(self.binary, "up")
+
+    def own(self):
+        """Waits while another process of the harness has the sandbox of this machine."""
         self.lock = open(f"{self.data}.lock", "w")
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print("a demo or a test run has the sandbox of this machine: waiting until it ends", file=sys.stderr)
             fcntl.flock(self.lock, fcntl.LOCK_EX)
-        run(self.binary, "up")
+
+    def disown(self):
+        self.lock.close()
 
     def down(self):
         run(self.binary, "down")

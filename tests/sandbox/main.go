@@ -19,6 +19,10 @@ func main() {
 	if self, err := os.Executable(); err == nil {
 		_ = os.Setenv("PATH", filepath.Dir(self)+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	}
+	// Through a link of its name the binary is that program, as in a folder of KUBEBUILDER_ASSETS.
+	if name := filepath.Base(os.Args[0]); slices.Contains(component.Names, name) {
+		os.Exit(component.Run(name, os.Args[1:]))
+	}
 	if len(os.Args) > 1 && slices.Contains(component.Names, os.Args[1]) {
 		name, args := os.Args[1], os.Args[2:]
 		if name == "kubectl" {

@@ -16,8 +16,10 @@ import (
 func etcd(args []string) int {
 	flags := flag.NewFlagSet("etcd", flag.ExitOnError)
 	dir := flags.String("data-dir", "", "where the data is kept")
-	client := flags.String("client-url", "http://127.0.0.1:2379", "address for clients")
-	peer := flags.String("peer-url", "http://127.0.0.1:2380", "address for peers")
+	client := flags.String("listen-client-urls", "http://127.0.0.1:2379", "address for clients, one")
+	peer := flags.String("listen-peer-urls", "http://127.0.0.1:2380", "address for peers, one")
+	// Given by those who start a real etcd; here it is the address that is listened on.
+	flags.String("advertise-client-urls", "", "the same as listen-client-urls")
 	_ = flags.Parse(args)
 	config := embed.NewConfig()
 	config.Dir = *dir

@@ -1,0 +1,84 @@
+"""Whatever ends the demo, and whenever: afterwards, or after `make sandbox-down`, nothing of it is left."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from harness.base import ROOT, eventually, run  # noqa: E402
+from harness.sandbox import Sandbox  # noqa: E402
+
+
+def traces(sandbox: Sandbox) -> dict:
+    """What a cluster could leave on this machine."""
+    mounts = pathlib.Path("/proc/mounts").read_text().splitlines()
+    return {
+        "processes": sorted(processes(sandbox)),
+        "mounts": [line for line in mounts if str(sandbox.data) in line or "containerd" in line],
+        "links": [line.split(":")[1].strip() for line in run("ip", "-o", "link").splitlines()],
+        "namespaces": run("ip", "netns", "list").split(),
+        "cgroups": [str(path) for path in pathlib.Path("/sys/fs/cgroup").rglob("*sandbox*") if path.is_dir()],
+        "data": sandbox.data.exists(),
+    }
+
+
+def processes(sandbox: Sandbox):
+    folder = str(sandbox.binary.parent)
+    for entry in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(entry / "exe").startswith((folder, "/usr/local/bin/operator", "/usr/local/bin/pinnace-runtime")):
+                yield entry.name
+        except OSError:
+            continue
+
+
+def started(until: str) -> subprocess.Popen:
+    """The demo, run until its output has this word."""
+    demo = subprocess.Popen([ROOT / "tests/demo/run"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    seen = []
+    for line in demo.stdout:
+        seen.append(line)
+        if until in line:
+            return demo
+    raise AssertionError(f"the demo ended before it said {until!r}:\n{''.join(seen)}")
+
+
+@pytest.fixture
+def clean():
+    if os.geteuid() != 0:
+        refuse = pytest.fail if os.environ.get("CI") else pytest.skip
+        refuse("the demo starts containers: it needs Linux and root")
+    sandbox = Sandbox()
+    sandbox.own()
+    run(sandbox.binary, "down")
+    sandbox.disown()
+    before = traces(sandbox)
+    yield sandbox
+
+    def same():
+        assert traces(sandbox) == before
+        return True
+
+    eventually(same, "nothing is left", 20)
+
+
+# In step 1, where nothing stands yet, and when pods run on nodes.
+@pytest.mark.parametrize("until", ["1/7", "first answer"])
+def test_ctrl_c_removes_everything(clean, until):
+    demo = started(until)
+    demo.send_signal(signal.SIGINT)
+    demo.communicate(timeout=120)
+    assert demo.returncode == 130
+
+
+@pytest.mark.parametrize("until", ["1/7", "first answer"])
+def test_sandbox_down_removes_what_sigkill_left(clean, until):
+    demo = started(until)
+    demo.kill()
+    demo.communicate(timeout=60)
+    run(clean.binary, "down")
