@@ -15,6 +15,12 @@ pub enum ConditionType {
     Available,
     /// The model could be fetched, verified and loaded by the runtime.
     ModelReady,
+    /// Every metric of `spec.autoscaling` can be read, and the number of replicas follows them.
+    ScalingActive,
+    /// A bound keeps the number of replicas from what the metrics ask for.
+    ScalingLimited,
+    /// At least 80 % of the replicas that were asked for their load have answered lately.
+    MetricsFresh,
     /// Node groups with this pool's name exist that belong to a pool that is gone.
     Orphaned,
     /// All that the user waits for is done.
@@ -77,6 +83,15 @@ pub enum Reason {
     NoGpuProvider,
     PdbConflict,
     NoReplicas,
+    // Autoscaling.
+    FollowingMetrics,
+    MetricsRead,
+    MetricsMissing,
+    MetricUnavailable,
+    NoReadyReplicas,
+    WithinBounds,
+    TooFewReplicas,
+    TooManyReplicas,
     // Deletion.
     InUse,
     Draining,
@@ -96,6 +111,9 @@ impl ConditionType {
             Self::CapacityReady => "CapacityReady",
             Self::Available => "Available",
             Self::ModelReady => "ModelReady",
+            Self::ScalingActive => "ScalingActive",
+            Self::ScalingLimited => "ScalingLimited",
+            Self::MetricsFresh => "MetricsFresh",
             Self::Orphaned => "Orphaned",
             Self::Ready => "Ready",
             Self::Reconciling => "Reconciling",

@@ -2,6 +2,7 @@
 //! everything else agrees on. The YAML beside this crate's manifest is generated from these types
 //! (`make crds`); a test fails when it is stale, and the charts ship those very files.
 
+pub mod autoscaling;
 pub mod condition;
 pub mod gpu_pool;
 pub mod model_deployment;

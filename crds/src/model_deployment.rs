@@ -7,6 +7,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::autoscaling::{Autoscaling, AutoscalingStatus};
+
 /// A recommendation model served on GPU nodes that Pinnace buys and returns.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -27,7 +29,7 @@ use serde::{Deserialize, Serialize};
     ),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
-    printcolumn(name = "Desired", type_ = "integer", json_path = ".spec.replicas"),
+    printcolumn(name = "Desired", type_ = "integer", json_path = ".status.replicas.desired"),
     printcolumn(name = "Ready-Replicas", type_ = "integer", json_path = ".status.replicas.ready"),
     printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes.ready"),
     printcolumn(name = "Version", type_ = "string", json_path = ".spec.model.version"),
@@ -36,6 +38,7 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name: a lower case letter, then lower case letters, digits and '-', because the Service has the same name")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.replicas) != has(self.autoscaling)").message("spec: exactly one of replicas and autoscaling must be set; with autoscaling, change minReplicas and maxReplicas"))]
 pub struct ModelDeploymentSpec {
     /// PriorityClass of the pods; its value is also the order in which models get GPUs when there are too few.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,9 +52,13 @@ pub struct ModelDeploymentSpec {
     /// How each replica runs. Default: the built-in runtime with one GPU.
     #[serde(default)]
     pub runtime: Runtime,
-    /// Number of replicas. `kubectl scale` and HPA change this field.
+    /// Number of replicas. `kubectl scale` and HPA change this field. Exactly one of `replicas` and `autoscaling` is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 20000))]
-    pub replicas: i32,
+    pub replicas: Option<i32>,
+    /// Lets the number of replicas follow the load. Exactly one of `replicas` and `autoscaling` is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
     /// Pools that may hold replicas, in order of preference: the first with room is used first.
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["pool".to_string()]))]
@@ -247,6 +254,9 @@ pub struct ModelDeploymentStatus {
     /// Nodes that hold replicas of this model, and those wanted for it.
     #[serde(default)]
     pub nodes: NodeCounts,
+    /// What the metrics of `spec.autoscaling` ask for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<AutoscalingStatus>,
     /// Replicas assigned to each pool of the placement.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub assigned: BTreeMap<String, i32>,
@@ -262,7 +272,7 @@ pub struct ModelDeploymentStatus {
 pub struct ReplicaCounts {
     /// Pods that exist and are not terminating.
     pub current: i32,
-    /// Replicas that the spec asks for.
+    /// Replicas that the spec, or the autoscaling, asks for.
     pub desired: i32,
     /// Pods that serve.
     pub ready: i32,

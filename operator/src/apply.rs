@@ -14,6 +14,7 @@ use crds::{GpuPool, ModelDeployment, Reason};
 use jiff::Timestamp;
 use kube::runtime::events::Reporter;
 use kube::{Api, Client, ResourceExt as _};
+use planner::autoscaler::Decision;
 use planner::observed::{ModelKey, PoolName};
 use planner::plan::{CloudAction, Finalizer, FleetPlan, ModelPlan, NodeMark, PoolPlan};
 use planner::status::{self, Outcome};
@@ -257,6 +258,7 @@ pub fn describe(plan: &FleetPlan, subject: &Subject) -> String {
             let Some(part) = plan.models.get(key) else {
                 return String::new();
             };
+            words.extend(part.scaling.as_ref().and_then(scaled));
             let names = part
                 .objects
                 .iter()
@@ -305,6 +307,20 @@ pub fn describe(plan: &FleetPlan, subject: &Subject) -> String {
         }
     }
     words.join("; ")
+}
+
+/// A changed number of replicas, and what each metric asks for.
+fn scaled((before, decision): &(u32, Decision)) -> Option<String> {
+    let asked = decision
+        .recommendations
+        .iter()
+        .map(|(metric, replicas)| match replicas {
+            Some(replicas) => format!("{metric} asks for {replicas}"),
+            None => format!("{metric} is unknown"),
+        });
+    let asked: Vec<_> = asked.collect();
+    (*before != decision.desired)
+        .then(|| format!("scale {before} -> {}: {}", decision.desired, asked.join(", ")))
 }
 
 fn blame(condition: &crds::condition::WantedCondition) -> String {

@@ -62,6 +62,9 @@ pub struct Args {
     /// How often AWS is read when nothing happens.
     #[arg(long, env = "OPERATOR_CLOUD_POLL", default_value = "10s", value_parser = duration)]
     pub cloud_poll: Duration,
+    /// How often replicas of models that scale themselves are asked for their load; an answer counts for three periods.
+    #[arg(long, env = "OPERATOR_LOAD_PERIOD", default_value = "5s", value_parser = duration)]
+    pub load_period: Duration,
     /// How long a node stays cordoned and empty before it is returned.
     #[arg(long, env = "OPERATOR_NODE_IDLE", default_value = "60s", value_parser = duration)]
     pub node_idle: Duration,
@@ -125,6 +128,7 @@ impl Args {
             node_idle: signed(self.node_idle),
             sweep_after: signed(self.sweep_after),
             absent_twice: signed(self.absent_twice),
+            load_max_age: signed(self.load_period.saturating_mul(3)),
             inventory_max_age: signed(self.inventory_max_age),
             group_slots: self.group_slots,
             group_max_nodes: self.group_max_nodes,

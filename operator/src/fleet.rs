@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use planner::autoscaler::Memory;
 use planner::observed::{ModelKey, Observed, PoolName, Settings};
 use planner::plan::{FleetPlan, ModelPlan};
 use planner::workload::Settled;
@@ -21,6 +22,7 @@ use crate::apply::{Applied, Applier};
 use crate::cloud::NodeGroups;
 use crate::inventory::Inventory;
 use crate::launch::LaunchBucket;
+use crate::load::{self, GpuLoad, Loads};
 use crate::metrics::Metrics;
 use crate::observe::Stores;
 
@@ -61,8 +63,9 @@ impl Subject {
 }
 
 /// Everything that a tick needs.
-pub struct Fleet<C> {
+pub struct Fleet<C, L> {
     pub stores: Stores,
+    pub loads: Arc<Loads<L>>,
     pub inventory: Arc<Inventory>,
     pub bucket: Arc<LaunchBucket>,
     pub settings: Settings,
@@ -89,11 +92,12 @@ struct Dispatch {
     logged: BTreeMap<Subject, String>,
     /// For the next plan, from the last.
     settled: BTreeMap<ModelKey, Settled>,
+    memories: BTreeMap<ModelKey, Memory>,
     /// Were busy when a newer plan came.
     missed: BTreeSet<Subject>,
 }
 
-impl<C: NodeGroups> Fleet<C> {
+impl<C: NodeGroups, L: GpuLoad> Fleet<C, L> {
     /// Ticks until `stop`; then no effect is begun any more, and those in flight finish.
     pub async fn run(&self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
@@ -120,12 +124,18 @@ impl<C: NodeGroups> Fleet<C> {
         let known = self.inventory.snapshot();
         let mut observed = self.stores.observe(&self.settings, known, tokens);
         observed.settled = std::mem::take(&mut dispatch.settled);
+        observed.memories = std::mem::take(&mut dispatch.memories);
+        self.loads.ask(load::targets(&observed));
+        observed.load = self.loads.snapshot();
         let at = Timestamp::now();
         let started = Instant::now();
         let plan = planner::plan_fleet(&observed, at);
         self.metrics.plan_seconds.observe(started.elapsed().as_secs_f64());
         let settled = |(key, part): (&ModelKey, &ModelPlan)| Some((key.clone(), part.settled.clone()?));
         dispatch.settled = plan.models.iter().filter_map(settled).collect();
+        let memory =
+            |(key, part): (&ModelKey, &ModelPlan)| Some((key.clone(), part.scaling.clone()?.1.memory));
+        dispatch.memories = plan.models.iter().filter_map(memory).collect();
         self.measure(&observed, &plan, at);
         self.health.tick();
         let next_check = plan.next_check;

@@ -14,6 +14,7 @@ use operator::fleet::Fleet;
 use operator::inventory::Inventory;
 use operator::launch::LaunchBucket;
 use operator::lease::{Election, Permission};
+use operator::load::{Loads, RuntimeLoad};
 use operator::metrics::Metrics;
 use operator::{observe, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
@@ -91,6 +92,8 @@ async fn run(args: Args, stopped: impl Future<Output = ()>) -> anyhow::Result<()
     let (inventory, cloud) = (Arc::clone(&fleet.inventory), Arc::clone(&fleet.applier.cloud));
     let (told, counted) = (Arc::clone(&fleet.changed), Arc::clone(&fleet.metrics));
     tasks.spawn(async move { inventory.run(&*cloud, args.cloud_poll, &told, &counted).await });
+    let (loads, told) = (Arc::clone(&fleet.loads), Arc::clone(&fleet.changed));
+    tasks.spawn(async move { loads.run(args.load_period, &told).await });
     if !elect {
         fleet.run(stopped).await;
         return Ok(());
@@ -111,7 +114,7 @@ async fn assemble(
     stores: observe::Stores,
     changed: Arc<Notify>,
     (metrics, health, permission): (Arc<Metrics>, Arc<Health>, Permission),
-) -> Fleet<Eks> {
+) -> Fleet<Eks, RuntimeLoad> {
     let settings = Settings {
         cluster: args.cluster_name.clone(),
         region: args.region.clone(),
@@ -140,6 +143,7 @@ async fn assemble(
     };
     Fleet {
         stores,
+        loads: Loads::new(RuntimeLoad::default(), Arc::clone(&metrics)),
         inventory,
         bucket,
         settings: args.settings(),

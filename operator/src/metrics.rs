@@ -30,6 +30,12 @@ pub struct CallLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    /// `ok` or the class of the error.
+    pub class: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PoolLabels {
     pub pool: String,
 }
@@ -41,6 +47,7 @@ pub struct Metrics {
     pub reconcile_seconds: Family<KindLabels, Histogram, fn() -> Histogram>,
     pub observed_objects: Family<KindLabels, Gauge<i64, AtomicI64>>,
     pub cloud_calls: Family<CallLabels, Counter<u64, AtomicU64>>,
+    pub load_reads: Family<OutcomeLabels, Counter<u64, AtomicU64>>,
     pub plan_seconds: Histogram,
     pub nodes_wanted: Family<PoolLabels, Gauge<i64, AtomicI64>>,
     pub orphaned_groups: Family<PoolLabels, Gauge<i64, AtomicI64>>,
@@ -59,6 +66,7 @@ impl Default for Metrics {
             }),
             observed_objects: Family::default(),
             cloud_calls: Family::default(),
+            load_reads: Family::default(),
             plan_seconds: Histogram::new(exponential_buckets(0.000_1, 4.0, 8)),
             nodes_wanted: Family::default(),
             orphaned_groups: Family::default(),
@@ -85,6 +93,11 @@ impl Default for Metrics {
             "cloud_calls",
             "Verbs sent to AWS, by verb and class",
             metrics.cloud_calls.clone(),
+        );
+        registry.register(
+            "load_reads",
+            "Replicas asked for their load, by outcome",
+            metrics.load_reads.clone(),
         );
         registry.register(
             "plan_seconds",
@@ -116,6 +129,12 @@ impl Metrics {
         self.reconciles
             .get_or_create(&ReconcileLabels { kind, outcome })
             .inc();
+    }
+
+    /// `error`: its class.
+    pub fn load_read(&self, error: Option<&'static str>) {
+        let class = error.unwrap_or("ok");
+        self.load_reads.get_or_create(&OutcomeLabels { class }).inc();
     }
 
     pub fn took(&self, kind: &'static str, time: std::time::Duration) {

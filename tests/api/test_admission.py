@@ -5,6 +5,20 @@ import copy
 import pytest
 from harness import objects
 
+RATE = {"name": "rate", "type": "RequestRate", "requestRate": {"targetPerReplica": 100}}
+
+
+def autoscaling(**change) -> dict:
+    return {"minReplicas": 1, "maxReplicas": 3, "metrics": [RATE]} | change
+
+
+def scaled(**change) -> dict:
+    """The spec of a model that scales itself."""
+    spec = objects.model()["spec"] | {"autoscaling": autoscaling(**change)}
+    del spec["replicas"]
+    return spec
+
+
 BAD_MODELS = [
     ("spec.model.uri", "ftp://models/x", "spec.model.uri"),
     ("spec.model.version", "a b", "spec.model.version"),
@@ -16,7 +30,15 @@ BAD_MODELS = [
     ("spec.runtime.resources", {"cpu": "lots"}, "spec.runtime.resources.cpu"),
     ("spec.runtime.drainTimeout", "soon", "spec.runtime.drainTimeout"),
     ("spec.rollout", {"maxSurge": "0", "maxUnavailable": "0%"}, "spec.rollout"),
-    ("spec.autoscaling", {"minReplicas": 1}, "autoscaling"),
+    ("spec.autoscaling", autoscaling(), "exactly one of replicas and autoscaling"),
+    ("spec", scaled(minReplicas=5), "minReplicas must not be above maxReplicas"),
+    ("spec", scaled(maxReplicas=30000), "spec.autoscaling.maxReplicas"),
+    ("spec", scaled(metrics=[]), "spec.autoscaling.metrics"),
+    ("spec", scaled(metrics=[RATE, RATE]), "spec.autoscaling.metrics"),
+    ("spec", scaled(metrics=[RATE | {"type": "QueueDelay"}]), "queueDelay must be set for type QueueDelay"),
+    ("spec", scaled(metrics=[RATE | {"requestRate": {"targetPerReplica": 0}}]), "targetPerReplica"),
+    ("spec", scaled(stabilization={"scaleDown": "soon"}), "spec.autoscaling.stabilization.scaleDown"),
+    ("spec", scaled(forecast="Seasonal"), "forecast"),
     ("metadata.name", "9lives", "metadata.name"),
 ]
 BAD_POOLS = [
@@ -63,3 +85,7 @@ def test_immutable_fields_stay(beside):
     beside.kube.apply(objects.pool())
     assert "spec.purpose" in refusal(beside, objects.pool(purpose="Training"))
     beside.kube("delete", f"gpool/{objects.POOL}")
+
+
+def test_a_good_model_that_scales_itself_is_admitted(beside):
+    beside.kube.apply(changed(objects.model(), "spec", scaled()), dry_run=True)

@@ -12,7 +12,7 @@ from .sandbox import Sandbox
 NAMESPACE = "pinnace-system"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 # Waits that are minutes in production, and would be the longest part of a test.
-SECONDS = {"cloudPoll": "1s", "nodeIdle": "5s", "sweepAfter": "60s", "absentTwice": "5s", "inventoryMaxAge": "30s"}
+SECONDS = {"cloudPoll": "1s", "loadPeriod": "1s", "nodeIdle": "5s", "sweepAfter": "60s", "absentTwice": "5s", "inventoryMaxAge": "30s"}
 
 
 def values(sandbox: Sandbox, **operator) -> dict:

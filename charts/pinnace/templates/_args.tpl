@@ -23,6 +23,7 @@
 - --log-format={{ .logFormat }}
 - --listen=0.0.0.0:8080
 - --cloud-poll={{ .cloudPoll }}
+- --load-period={{ .loadPeriod }}
 - --node-idle={{ .nodeIdle }}
 - --sweep-after={{ .sweepAfter }}
 - --absent-twice={{ .absentTwice }}

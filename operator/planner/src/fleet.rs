@@ -1,7 +1,7 @@
 //! The fleet plan: all models and all pools from one snapshot, in one pass.
 //!
 //! ```text
-//! accept -> placement (replicas per model and pool) -> shrink (victims) -> pools (nodes, groups) -> models (objects)
+//! accept -> scaling (replicas wanted) -> placement (replicas per model and pool) -> shrink (victims) -> pools (nodes, groups) -> models (objects)
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +14,7 @@ use crate::observed::{CloudMutations, ModelKey, ModelObserved, Observed, PoolNam
 use crate::placement::{self, Assignment, NODE, PoolOption, Wish};
 use crate::plan::{FleetPlan, PoolPlan};
 use crate::pool::{self, Budget, Shortage, Task};
+use crate::scaling::{self, Wanted};
 use crate::shrink::{Resize, Shrink};
 use crate::view::{self, View};
 use crate::{account, model, status};
@@ -27,8 +28,13 @@ pub fn plan_fleet(observed: &Observed, now: Timestamp) -> FleetPlan {
         .iter()
         .map(|(key, model)| (key, accept::model(&view, key, model)))
         .collect();
+    let wanted: BTreeMap<&ModelKey, Wanted> = observed
+        .models
+        .iter()
+        .map(|(key, model)| (key, scaling::wanted(&view, key, model)))
+        .collect();
     let mut room = pool_room(&view);
-    let assignment = assign(&view, &verdicts, &mut room);
+    let assignment = assign(&view, &verdicts, &wanted, &mut room);
     let shrinks: BTreeMap<&PoolName, Shrink> = pool_names(&view, &assignment)
         .into_iter()
         .map(|name| {
@@ -48,6 +54,7 @@ pub fn plan_fleet(observed: &Observed, now: Timestamp) -> FleetPlan {
             key,
             model,
             verdict: &verdicts[key],
+            wanted: &wanted[key],
             assigned: &assignment[key],
             shrinks: &shrinks,
             shortages: &shortages,
@@ -89,6 +96,7 @@ fn pool_room(view: &View) -> BTreeMap<PoolName, u64> {
 fn assign(
     view: &View,
     verdicts: &BTreeMap<&ModelKey, ModelVerdict>,
+    wanted: &BTreeMap<&ModelKey, Wanted>,
     room: &mut BTreeMap<PoolName, u64>,
 ) -> Assignment {
     let (mut wishes, mut fixed) = (vec![], Assignment::new());
@@ -102,7 +110,7 @@ fn assign(
             hold(view, model, &current, room);
             fixed.insert(key.clone(), current);
         } else {
-            wishes.push(wish(view, key, model, verdict));
+            wishes.push(wish(view, key, model, verdict, wanted[key].replicas));
         }
     }
     let mut all = placement::assign(&wishes, room);
@@ -146,7 +154,7 @@ fn share(view: &View, model: &ModelObserved, pool: &PoolName) -> u64 {
     NODE / u64::from(per_node.max(1))
 }
 
-fn wish(view: &View, key: &ModelKey, model: &ModelObserved, verdict: &ModelVerdict) -> Wish {
+fn wish(view: &View, key: &ModelKey, model: &ModelObserved, verdict: &ModelVerdict, replicas: u32) -> Wish {
     let spec = &model.spec.spec;
     let class = spec.priority_class_name.as_ref();
     let current = current(model);
@@ -162,7 +170,7 @@ fn wish(view: &View, key: &ModelKey, model: &ModelObserved, verdict: &ModelVerdi
             .and_then(|name| view.observed.priority_classes.get(name))
             .copied()
             .unwrap_or(0),
-        replicas: u32::try_from(spec.replicas).unwrap_or(0),
+        replicas,
         options: verdict.pools.iter().map(option).collect(),
     }
 }

@@ -4,6 +4,7 @@
 //! ```text
 //! observed.rs   the snapshot a decision is made from          view.rs   its indices
 //! accept.rs     may the spec be used?
+//! scaling.rs    how many replicas a model wants: its spec, or autoscaler/: from the load of its replicas
 //! placement.rs  replicas per (model, pool), by priority
 //! shrink.rs     which pods and nodes go when replicas are lowered
 //! pool/         pods -> nodes -> node groups: grow, cordon, remove, create, delete, adopt
@@ -17,6 +18,7 @@
 
 pub mod accept;
 pub mod account;
+pub mod autoscaler;
 pub mod capacity;
 pub mod fleet;
 pub mod model;
@@ -26,6 +28,7 @@ pub mod placement;
 pub mod plan;
 pub mod pool;
 pub mod price;
+pub mod scaling;
 pub mod shrink;
 pub mod status;
 pub mod view;

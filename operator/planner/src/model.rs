@@ -9,6 +9,7 @@ use crate::fleet;
 use crate::observed::{ModelKey, ModelObserved, PodObserved, PoolName};
 use crate::plan::{Finalizer, ModelPlan, ObjectRef};
 use crate::pool::Shortage;
+use crate::scaling::Wanted;
 use crate::shrink::{Shrink, VICTIM_COST};
 use crate::status;
 use crate::view::{self, View};
@@ -19,6 +20,7 @@ pub struct Decided<'a> {
     pub key: &'a ModelKey,
     pub model: &'a ModelObserved,
     pub verdict: &'a ModelVerdict,
+    pub wanted: &'a Wanted,
     pub assigned: &'a BTreeMap<PoolName, u32>,
     pub shrinks: &'a BTreeMap<&'a PoolName, Shrink<'a>>,
     pub shortages: &'a BTreeMap<PoolName, Shortage>,
@@ -35,6 +37,7 @@ pub fn plan(view: &View, decided: &Decided) -> ModelPlan {
         .any(|f| f == crds::TRAFFIC_FINALIZER);
     let mut plan = ModelPlan {
         assigned: decided.assigned.clone(),
+        scaling: decided.wanted.autoscaling.clone(),
         ..ModelPlan::default()
     };
     if meta.deletion_timestamp.is_some() {
@@ -65,6 +68,10 @@ pub fn plan(view: &View, decided: &Decided) -> ModelPlan {
         plan.status.selector = objects.selector;
         revision = Some(objects.revision);
     }
+    plan.next_check = plan
+        .scaling
+        .as_ref()
+        .and_then(|(_, decision)| decision.next_check);
     status::model::fill(view, decided, revision.as_deref(), &mut plan);
     plan
 }

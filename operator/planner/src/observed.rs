@@ -11,8 +11,13 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde::{Deserialize, Serialize};
 
+mod load;
+
+use crate::autoscaler::Memory;
 use crate::plan::{GroupName, GroupSpec};
 use crate::workload::Settled;
+
+pub use load::{ModelLoad, QUEUE_DELAY_BOUNDS_MS, ReplicaLoad, Sample};
 
 /// Namespace and name of a `ModelDeployment`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -45,6 +50,10 @@ pub struct Observed {
     pub unread: Option<CloudTrouble>,
     /// Instances that may be launched now (a token bucket the shell keeps, see `--launch-burst`).
     pub launch_tokens: u32,
+    /// What replicas say of their load, of models that scale themselves.
+    pub load: BTreeMap<ModelKey, ModelLoad>,
+    /// Recommendations of the last plans; without them a window starts anew.
+    pub memories: BTreeMap<ModelKey, Memory>,
     /// What the last plan found to be as wanted; may be empty, which costs time only.
     pub settled: BTreeMap<ModelKey, Settled>,
 }
@@ -68,6 +77,8 @@ pub struct Settings {
     pub sweep_after: SignedDuration,
     /// Time between the two "absent" answers that let a finalizer go (60 s).
     pub absent_twice: SignedDuration,
+    /// What a replica said of its load counts for this long (three periods of asking, 15 s).
+    pub load_max_age: SignedDuration,
     /// A cloud inventory older than this is stale: nothing shrinks on it (60 s).
     pub inventory_max_age: SignedDuration,
     /// Node groups that the cluster may hold (EKS quota, 30) and nodes a group may hold (450).
@@ -146,6 +157,7 @@ pub struct PodObserved {
     pub daemon_set: bool,
     /// Node name, once bound.
     pub node: Option<String>,
+    pub ip: Option<String>,
     pub requests: Allocatable,
     pub created: Timestamp,
     pub ready: bool,

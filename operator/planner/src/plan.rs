@@ -9,6 +9,7 @@ use crds::{GpuPoolStatus, ModelDeploymentStatus, Reason};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::autoscaler::Decision;
 use crate::observed::{ModelKey, PoolName};
 use crate::workload::Settled;
 
@@ -33,6 +34,8 @@ pub struct ModelPlan {
     pub objects: Vec<serde_json::Value>,
     /// Objects of ours that are no longer wanted.
     pub deletes: Vec<ObjectRef>,
+    /// Of a model that scales itself: the number of replicas before, and what was decided.
+    pub scaling: Option<(u32, Decision)>,
     /// Found on this plan: the objects are as wanted. The next snapshot brings it back ([`crate::observed::Observed`]).
     pub settled: Option<Settled>,
     /// Replicas given to each pool; what `status.assigned` shows.

@@ -5,6 +5,7 @@
 
 pub mod model;
 pub mod pool;
+pub mod scaling;
 
 use crds::condition::{WantedCondition, set_condition};
 use crds::{ConditionType, GpuPool, GpuPoolStatus, ModelDeployment, ModelDeploymentStatus, Reason};
@@ -162,11 +163,13 @@ fn conditions_moved(old: &[Condition], new: &[Condition]) -> bool {
 /// One event for each condition whose status or reason changes.
 fn events(old: &[Condition], planned: &[WantedCondition]) -> Vec<PlannedEvent> {
     use ConditionType::{
-        Accepted, Available, CapacityReady, ModelReady, Orphaned, Ready, Reconciling, Stalled,
+        Accepted, Available, CapacityReady, MetricsFresh, ModelReady, Orphaned, Ready, Reconciling,
+        ScalingActive, ScalingLimited, Stalled,
     };
     let told = planned.iter().filter(|p| match p.type_ {
-        Accepted | CapacityReady | Available | ModelReady | Orphaned => true,
-        Ready | Reconciling | Stalled => false,
+        Accepted | CapacityReady | Available | ModelReady | Orphaned | ScalingActive => true,
+        // They say once more what others say, or what is no news.
+        Ready | Reconciling | Stalled | MetricsFresh | ScalingLimited => false,
     });
     told.filter(|p| {
         let stands = crds::find_condition(old, p.type_);

@@ -48,6 +48,7 @@ pub fn observed(pod: &Pod) -> PodObserved {
         owner: owner(pod),
         daemon_set: pod.owner_references().iter().any(|o| o.kind == "DaemonSet"),
         node: spec.and_then(|s| s.node_name.clone()).filter(|n| !n.is_empty()),
+        ip: status.and_then(|s| s.pod_ip.clone()).filter(|ip| !ip.is_empty()),
         requests: requests(pod),
         created: pod.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
         ready,

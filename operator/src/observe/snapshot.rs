@@ -69,6 +69,8 @@ impl Stores {
             cloud,
             unread,
             launch_tokens,
+            load: BTreeMap::new(),
+            memories: BTreeMap::new(),
             settled: BTreeMap::new(),
         }
     }

@@ -6,7 +6,7 @@ use crds::condition::WantedCondition;
 use crds::model_deployment::{NodeCounts, ReplicaCounts};
 use crds::{ConditionType, Reason};
 
-use super::{Summary, events, wanted};
+use super::{Summary, events, scaling, wanted};
 use crate::capacity::{self, Demand};
 use crate::fleet;
 use crate::model::Decided;
@@ -31,6 +31,9 @@ pub fn fill(view: &View, decided: &Decided, revision: Option<&str>, plan: &mut M
         .collect();
     let replicas = plan.status.replicas;
     let capacity = capacity_condition(decided, &pods, replicas);
+    if let Some((_, decision)) = &decided.wanted.autoscaling {
+        plan.status.autoscaling = Some(scaling::status(decision));
+    }
     let model_ready = model_condition(&pods, replicas, revision);
     let available = available(decided, replicas);
     let accepted = accepted(decided);
@@ -54,6 +57,9 @@ pub fn fill(view: &View, decided: &Decided, revision: Option<&str>, plan: &mut M
         blocker: cause,
     };
     plan.conditions = vec![accepted, capacity, model_ready, available];
+    let decision = decided.wanted.autoscaling.iter();
+    plan.conditions
+        .extend(decision.flat_map(|(_, decision)| scaling::conditions(decision)));
     plan.events = events(&old.conditions, &plan.conditions);
     let done = format!("{} of {} replicas serve", replicas.ready, replicas.desired);
     plan.conditions.extend(summary.conditions(&done));
@@ -93,7 +99,7 @@ fn counts(decided: &Decided, pods: &[&PodObserved], revision: Option<&str>) -> R
     };
     ReplicaCounts {
         current: len(pods.iter()),
-        desired: decided.model.spec.spec.replicas,
+        desired: int(decided.wanted.replicas),
         ready: len(pods.iter().filter(|p| p.ready)),
         updated: len(pods.iter().filter(newest)),
         unschedulable: len(pods.iter().filter(|p| p.node.is_none())),
@@ -211,8 +217,7 @@ fn model_condition(
 
 /// Serving replicas against the minimum: `replicas` less `rollout.maxUnavailable`.
 fn available(decided: &Decided, replicas: ReplicaCounts) -> WantedCondition {
-    let spare = percent_or_count(&decided.model.spec.spec.rollout.max_unavailable, replicas.desired);
-    let minimum = (replicas.desired - spare).max(i32::from(replicas.desired > 0));
+    let minimum = int(decided.wanted.minimum);
     let type_ = ConditionType::Available;
     if replicas.desired == 0 {
         return wanted(type_, Some(true), Reason::NoReplicas, "replicas is 0, as asked");

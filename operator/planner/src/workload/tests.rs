@@ -32,6 +32,7 @@ fn settings() -> Settings {
         node_idle: SignedDuration::from_secs(60),
         sweep_after: SignedDuration::from_mins(10),
         absent_twice: SignedDuration::from_secs(60),
+        load_max_age: SignedDuration::from_secs(15),
         inventory_max_age: SignedDuration::from_secs(60),
         group_slots: 30,
         group_max_nodes: 450,
@@ -326,7 +327,7 @@ fn replicas_placement_and_rollout_are_not_a_revision() {
         change(&mut changed.spec);
         revision(&changed, "image") == revision(&model, "image")
     };
-    assert!(same(|s| s.replicas = 9));
+    assert!(same(|s| s.replicas = Some(9)));
     assert!(same(|s| s.placement.clear()));
     assert!(same(|s| s.rollout.max_surge = "9".into()));
     assert!(!same(|s| s.model.uri.push('x')));

@@ -113,7 +113,7 @@ fn a_frozen_model_serves_on() {
     let mut fixture = Fixture::running(3);
     fixture.observed.settings.allowed_runtime_images = vec!["registry.example/".into()];
     fixture.model().spec.runtime.builtin.image = Some("evil.example/x".into());
-    fixture.model().spec.replicas = 1;
+    fixture.model().spec.replicas = Some(1);
     let plan = fixture.model_plan();
     assert!(plan.objects.is_empty() && plan.pod_costs.is_empty() && plan.deletes.is_empty());
     assert_eq!(plan.assigned[&pool_name("g5")], 3);

@@ -102,7 +102,7 @@ fn pods_of_others_hold_room_but_no_node() {
         ..fixture.observed.pods[0].clone()
     };
     fixture.observed.pods.push(foreign);
-    fixture.model().spec.replicas = 2;
+    fixture.model().spec.replicas = Some(2);
     let plan = fixture.pool_plan();
     assert!(
         matches!(plan.cloud[..], [CloudAction::Create(_)]),

@@ -36,7 +36,7 @@ fn event() -> impl Strategy<Value = Event> {
 fn happen(world: &mut World, event: &Event, number: usize) {
     let now = world.now();
     match event {
-        Event::Scale(replicas) => world.edit(|spec| spec.replicas = *replicas),
+        Event::Scale(replicas) => world.edit(|spec| spec.replicas = Some(*replicas)),
         Event::Roll => world.edit(|spec| spec.model.uri = format!("s3://models/ranker/r{number}")),
         Event::SellOut(zone) => {
             let zone = super::fixture::SUBNETS[*zone].1.to_owned();
@@ -53,7 +53,7 @@ fn happen(world: &mut World, event: &Event, number: usize) {
         Event::KillPod(number) => world.pods.kill(*number, now),
         Event::Rival(replicas) => {
             let rival = world.fixture.observed.models.get_mut(&key("rival")).unwrap();
-            rival.spec.spec.replicas = *replicas;
+            rival.spec.spec.replicas = Some(*replicas);
             rival.spec.metadata.generation = rival.spec.metadata.generation.map(|g| g + 1);
         }
         Event::Poll(seconds) => world.poll = *seconds,
@@ -77,7 +77,13 @@ fn live(events: &[(Event, u32)]) {
     world.aws.sold_out.clear();
     world.poll = POLL;
     world.settle();
-    let wish = |name: &str| world.fixture.observed.models[&key(name)].spec.spec.replicas;
+    let wish = |name: &str| {
+        world.fixture.observed.models[&key(name)]
+            .spec
+            .spec
+            .replicas
+            .unwrap()
+    };
     let total = usize::try_from((wish("ranker") + wish("rival")).min(7)).unwrap();
     assert_eq!(world.serving(), total);
     assert_eq!(world.aws.requested("g5") as usize, total);

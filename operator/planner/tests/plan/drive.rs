@@ -40,10 +40,10 @@ fn three_replicas_from_nothing() {
 fn one_to_three_to_one() {
     let mut world = settled(1);
     world.serving_floor = 1;
-    world.edit(|spec| spec.replicas = 3);
+    world.edit(|spec| spec.replicas = Some(3));
     world.settle();
     assert_eq!((world.serving(), world.aws.requested("g5")), (3, 3));
-    world.edit(|spec| spec.replicas = 1);
+    world.edit(|spec| spec.replicas = Some(1));
     world.settle();
     assert_eq!((world.serving(), world.aws.requested("g5")), (1, 1));
     assert!(ready(&world));
@@ -54,11 +54,11 @@ fn scaled_up_again_while_nodes_drain() {
     let mut world = settled(3);
     world.serving_floor = 1;
     for steps in [1, 2, 3, 5, 8, 13, 16, 20, 30] {
-        world.edit(|spec| spec.replicas = 1);
+        world.edit(|spec| spec.replicas = Some(1));
         for _ in 0..steps {
             world.step();
         }
-        world.edit(|spec| spec.replicas = 3);
+        world.edit(|spec| spec.replicas = Some(3));
         world.settle();
         assert_eq!(
             (world.serving(), world.aws.requested("g5")),
@@ -253,10 +253,10 @@ fn without_leave_to_shrink_nodes_stay() {
     let mut world = settled(3);
     world.fixture.observed.settings.mutations = CloudMutations::GrowOnly;
     world.serving_floor = 1;
-    world.edit(|spec| spec.replicas = 1);
+    world.edit(|spec| spec.replicas = Some(1));
     world.settle();
     assert_eq!((world.serving(), world.aws.requested("g5")), (1, 3));
-    world.edit(|spec| spec.replicas = 4);
+    world.edit(|spec| spec.replicas = Some(4));
     world.settle();
     assert_eq!((world.serving(), world.aws.requested("g5")), (4, 4));
     assert!(ready(&world));

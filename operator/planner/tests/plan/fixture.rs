@@ -69,6 +69,7 @@ fn settings() -> Settings {
         node_idle: secs(60),
         sweep_after: secs(600),
         absent_twice: secs(60),
+        load_max_age: secs(15),
         inventory_max_age: secs(60),
         group_slots: 30,
         group_max_nodes: 450,
@@ -151,6 +152,8 @@ impl Fixture {
             cloud: Some(cloud(now)),
             unread: None,
             launch_tokens: 100,
+            load: BTreeMap::new(),
+            memories: BTreeMap::new(),
             settled: BTreeMap::new(),
         };
         Self { observed, now }
@@ -300,6 +303,7 @@ impl Fixture {
             }),
             daemon_set: false,
             node: node.map(str::to_owned),
+            ip: node.map(|_| format!("10.0.0.{index}")),
             requests: planner::view::request_of(spec),
             created: start(),
             ready: node.is_some(),

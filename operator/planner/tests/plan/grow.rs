@@ -150,7 +150,7 @@ fn limits_and_their_reasons() {
 fn a_model_beyond_max_nodes_says_so() {
     let mut fixture = Fixture::running(3);
     fixture.pool().spec.limits.max_nodes = 3;
-    fixture.model().spec.replicas = 5;
+    fixture.model().spec.replicas = Some(5);
     let plan = fixture.model_plan();
     assert_eq!(said(&plan.conditions, CapacityReady), "False PoolLimit");
     assert_eq!(bought(&fixture), (vec![], "True CapacityReady".into()));
@@ -284,7 +284,7 @@ fn trouble_with_aws_is_said_where_something_is_missing() {
         (1, CloudErrorClass::Denied, "False CloudDenied"),
     ] {
         let mut fixture = Fixture::running(1);
-        fixture.model().spec.replicas = replicas;
+        fixture.model().spec.replicas = Some(replicas);
         fixture.cloud().trouble = trouble(class);
         assert_eq!(bought(&fixture).1, reason, "{replicas} {class:?}");
     }

@@ -236,6 +236,7 @@ fn new_pod(
         owner: Some(owner),
         daemon_set: false,
         node: None,
+        ip: None,
         requests,
         created: now,
         ready: false,

@@ -38,7 +38,7 @@ type Change = (&'static str, fn(&mut Fixture));
 #[test]
 fn whatever_changes_is_planned_as_if_nothing_were_remembered() {
     let changes: [Change; 8] = [
-        ("replicas", |f| f.model().spec.replicas = 3),
+        ("replicas", |f| f.model().spec.replicas = Some(3)),
         ("model", |f| f.model().spec.model.version = "9".into()),
         ("image of the operator", |f| {
             f.observed.settings.runtime_image = "r.example/other:2".into()

@@ -23,7 +23,7 @@ fn cordon(fixture: &mut Fixture, name: &str) {
 /// 3 -> 1: both victims' nodes are cordoned.
 fn cordoned() -> Fixture {
     let mut fixture = Fixture::running(3);
-    fixture.model().spec.replicas = 1;
+    fixture.model().spec.replicas = Some(1);
     for mark in fixture.pool_plan().node_marks {
         let NodeMark::Drain { node, .. } = mark else {
             panic!("{mark:?}")
@@ -46,7 +46,7 @@ fn emptied() -> Fixture {
 #[test]
 fn the_whole_sequence() {
     let mut fixture = Fixture::running(3);
-    fixture.model().spec.replicas = 1;
+    fixture.model().spec.replicas = Some(1);
     let plan = fixture.plan();
     expect![[r#"
         pool g5: 1 nodes wanted
@@ -118,7 +118,7 @@ fn idle_time_is_waited_for() {
 #[test]
 fn a_cordon_by_somebody_else_is_enough() {
     let mut fixture = Fixture::running(3);
-    fixture.model().spec.replicas = 2;
+    fixture.model().spec.replicas = Some(2);
     fixture.node("node-0").unschedulable = true;
     assert_eq!(replicas_applied(&fixture), Some(2));
 }
@@ -127,7 +127,7 @@ fn a_cordon_by_somebody_else_is_enough() {
 fn wanted_again_before_the_pods_went() {
     let mut fixture = cordoned();
     fixture.pod("ranker-0").deletion_cost = -100;
-    fixture.model().spec.replicas = 3;
+    fixture.model().spec.replicas = Some(3);
     let plan = fixture.plan();
     expect![[r#"
         pool g5: 1 nodes wanted
@@ -154,7 +154,7 @@ fn wanted_again_before_the_pods_went() {
 #[test]
 fn wanted_again_after_the_pods_went() {
     let mut fixture = emptied();
-    fixture.model().spec.replicas = 3;
+    fixture.model().spec.replicas = Some(3);
     // The removal may have been sent already: the node is not counted on, another is bought.
     let plan = fixture.pool_plan();
     assert!(plan.node_marks.is_empty());
@@ -249,7 +249,7 @@ fn without_deployments_in_sight_nobody_is_a_victim() {
     let mut fixture = Fixture::running(3);
     let model = fixture.observed.models.get_mut(&key("ranker")).unwrap();
     model.deployments.clear();
-    model.spec.spec.replicas = 1;
+    model.spec.spec.replicas = Some(1);
     let plan = fixture.plan();
     assert!(
         plan.pools

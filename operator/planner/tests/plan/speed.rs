@@ -49,7 +49,7 @@ fn fleet(models: u32, nodes: u32, waiting: u32) -> Fixture {
             .models
             .get_mut(&key(&format!("m{index}")))
             .unwrap();
-        model.spec.spec.replicas = count;
+        model.spec.spec.replicas = Some(count);
     }
     fixture.apply_objects();
     fixture
@@ -67,7 +67,7 @@ fn fleet_plan() {
             match change {
                 "all halved" => {
                     for model in fixture.observed.models.values_mut() {
-                        model.spec.spec.replicas /= 2;
+                        model.spec.spec.replicas = model.spec.spec.replicas.map(|n| n / 2);
                     }
                 }
                 // Without the objects of the models.

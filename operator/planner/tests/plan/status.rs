@@ -18,7 +18,7 @@ fn written(fixture: &Fixture, outcome: &Outcome) -> Option<ModelDeploymentStatus
 }
 
 /// Writes what is worth it; whether anything was.
-fn write(fixture: &mut Fixture) -> (bool, bool) {
+pub fn write(fixture: &mut Fixture) -> (bool, bool) {
     let (model, plan) = (written(fixture, &Outcome::default()), fixture.pool_plan());
     let pool = pool_status(
         &fixture.observed.pools[&pool_name("g5")],
@@ -167,7 +167,7 @@ fn an_operator_that_did_not_read_aws_yet_takes_nothing_back() {
     write(&mut fixture);
     fixture.observed.cloud = None;
     assert_eq!(write(&mut fixture), (false, false));
-    fixture.model().spec.replicas = 3;
+    fixture.model().spec.replicas = Some(3);
     let plan = fixture.pool_plan();
     assert_eq!(said(&plan.conditions, Ready), "False CloudUnavailable");
     // A new pool is not accepted blindly.
