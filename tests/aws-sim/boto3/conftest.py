@@ -2,6 +2,7 @@
 
 import pytest
 from awssim import binary, start
+from fake_cluster import world as running_world
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +35,10 @@ def ec2(sim):
 @pytest.fixture(scope="module")
 def autoscaling(sim):
     return sim.client("autoscaling")
+
+
+@pytest.fixture
+def world(sim_binary, tmp_path):
+    """A simulator, the Kubernetes API and the control socket that it uses."""
+    with running_world(sim_binary, tmp_path) as running:
+        yield running
