@@ -48,14 +48,15 @@ class Sim:
     def __init__(self, url):
         self.url = url
 
-    def client(self, service, key="AKIAADMIN", region="us-east-1"):
+    def client(self, service, key="AKIAADMIN", region="us-east-1", tries=2, read_timeout=20):
+        retries = {"total_max_attempts": tries, "mode": "standard"}
         return boto3.client(
             service,
             endpoint_url=self.url,
             region_name=region,
             aws_access_key_id=key,
             aws_secret_access_key="not-verified",
-            config=Config(retries={"max_attempts": 1}, read_timeout=20),
+            config=Config(retries=retries, read_timeout=read_timeout),
         )
 
     def s3(self):
@@ -71,6 +72,13 @@ class Sim:
 
     def journal(self, since=0):
         return self.control("GET", f"journal?since={since}")
+
+    def fault(self, kind, **fields):
+        """Sets a fault; its number."""
+        return self.control("POST", "faults", {"kind": kind, **fields})["id"]
+
+    def faults(self):
+        return self.control("GET", "faults")["faults"]
 
     def mark(self):
         return self.journal(2**40)["last"]
@@ -154,10 +162,11 @@ def nodegroup(name, **more):
 class Group:
     """A node group that is ACTIVE, and its Auto Scaling group."""
 
-    def __init__(self, sim, name, **more):
+    def __init__(self, sim, name, create=True, **more):
         self.sim, self.name = sim, name
         self.eks, self.scaling = sim.client("eks"), sim.client("autoscaling")
-        self.eks.create_nodegroup(**nodegroup(name, **more))
+        if create:
+            self.eks.create_nodegroup(**nodegroup(name, **more))
         eventually(lambda: self.describe()["status"] == "ACTIVE", f"{name} is ACTIVE")
         self.asg = self.describe()["resources"]["autoScalingGroups"][0]["name"]
 

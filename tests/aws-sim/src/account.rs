@@ -8,8 +8,13 @@
 //! *Invariant:* pure. Time is an argument, chance is a seeded generator, Kubernetes is a list of
 //! [`NodeEffect`]s that somebody else carries out.
 
+pub mod by_hand;
+mod faults;
+#[cfg(test)]
+mod faulty;
 #[cfg(test)]
 mod life;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -25,8 +30,11 @@ use crate::clock::SimTime;
 use crate::ec2::instance::{Instance, NodeStage};
 use crate::ec2::launch_template::LaunchTemplate;
 use crate::eks::NodeGroup;
+use crate::fault::Faults;
 use crate::ledger::Ledger;
 use crate::node::NodeEffect;
+
+use view::History;
 
 pub type Tags = BTreeMap<String, String>;
 
@@ -73,7 +81,7 @@ pub struct Delays {
     pub terminate: Duration,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Subnet {
     pub spec: SubnetSpec,
     index: u8,
@@ -131,6 +139,9 @@ pub enum Timer {
     GroupScalingReady(GroupKey),
     GroupActive(GroupKey),
     GroupGone(GroupKey),
+    FaultOver(u64),
+    /// To an Auto Scaling group, because of a fault.
+    LateDelivery(String, u64),
 }
 
 /// A node group by name and identity: a timer of a deleted group must not touch a later one of its name.
@@ -151,6 +162,8 @@ pub struct Account {
     /// Offerings with limited capacity: how many more launches succeed. Absent: no limit.
     pub capacity: BTreeMap<Offering, u32>,
     pub ledger: Ledger,
+    pub faults: Faults,
+    history: History,
     rng: StdRng,
     timers: BTreeSet<(SimTime, u64, Timer)>,
     timer_seq: u64,
@@ -171,6 +184,8 @@ impl Account {
             .collect();
         Self {
             rng: StdRng::seed_from_u64(settings.seed),
+            faults: Faults::new(settings.seed),
+            history: History::default(),
             settings,
             subnets,
             node_groups: BTreeMap::new(),
@@ -190,6 +205,7 @@ impl Account {
     pub fn advance(&mut self, now: SimTime) {
         while self.timers.first().is_some_and(|(at, _, _)| *at <= now) {
             if let Some((at, _, timer)) = self.timers.pop_first() {
+                self.remember(at);
                 self.now = at;
                 self.fire(timer);
             }
@@ -240,6 +256,8 @@ impl Account {
             Timer::GroupScalingReady(key) => self.group_scaling_ready(&key),
             Timer::GroupActive(key) => self.group_active(&key),
             Timer::GroupGone(key) => self.group_gone(&key),
+            Timer::FaultOver(id) => self.fault_over(id),
+            Timer::LateDelivery(group, fault) => self.delivered_late(&group, fault),
         }
     }
 

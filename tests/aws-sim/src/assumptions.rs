@@ -34,10 +34,33 @@
 //! | EC2 | Billing runs from running to shutting-down, by the second, [`BILLING_MINIMUM`] at least | EC2 on-demand pricing page |
 //! | EC2 | Spot costs [`SPOT_PRICE_SHARE`] of on-demand, always | invented; real prices move |
 //! | EC2 | The p4 types are offered in the first two zones only; `g5` everywhere | shape of us-east-1; zones differ per account |
-//! | consistency | Reads are current. Real reads lag writes | EC2 eventual-consistency page; not simulated yet |
+//! | consistency | Reads are current unless a `stale` or `not-found` fault is set. Real reads lag writes | EC2 eventual-consistency page |
+//! | consistency | A lagging read never makes a write go wrong that names what exists: writes are checked where the truth is, so a create meets AlreadyExists and not a second resource | EC2 eventual-consistency page; per service UNVERIFIED |
+//! | consistency | A list may end early, or be empty, with a next token | EC2 and Auto Scaling API references on pagination ("the list may be incomplete until the token is null") |
 //! | S3 | ETag is a quoted hash of name, size and modification time, not MD5; objects have one version | S3 promises MD5 for plain uploads only |
 //! | nodes | EKS sets `eks.amazonaws.com/{nodegroup,capacityType,nodegroup-image,sourceLaunchTemplateId,sourceLaunchTemplateVersion}`; the cloud provider sets instance type, zone and region | labels of EKS nodes |
+//! | Auto Scaling | An order in flight is not taken back when the size is lowered; what arrives is a member, and the surplus ends like any decrease | cluster-autoscaler issues 5829, 10147; timing invented |
+//! | Auto Scaling | A launch beyond the vCPU quota fails with `VcpuLimitExceeded`, for Spot `MaxSpotInstanceCountExceeded`; only a fault runs into it | EC2 error codes page; words of the activity UNVERIFIED |
+//! | Auto Scaling | Sizes changed by hand outside EKS show in the node group's `scalingConfig` | UNVERIFIED for min and max |
+//! | EKS delete | A group in DELETE_FAILED can be deleted again | eksctl issues 1849, 4203 |
+//! | EKS delete | DELETE_FAILED comes after the instances are gone | terraform-provider-aws issue 20405 (a security group keeps it); other orders are possible |
+//! | EKS health | The codes that faults may set are all of NodegroupIssueCode; which of them real groups show in which state is UNVERIFIED | EKS API model |
 //! | nodes | The Node object goes when the instance is terminated, as the cloud controller manager does it | Kubernetes node lifecycle |
+
+//! ## Codes that faults answer
+//!
+//! | fault | EKS | EC2 | Auto Scaling |
+//! |---|---|---|---|
+//! | throttled | 429 ThrottlingException (API model; CreateNodegroup has also been seen with 400 InvalidRequestException "Request limit exceeded.", aws/aws-sdk issue 652, not simulated) | 503 RequestLimitExceeded (bosh-aws-cpi-release issue 61, otiai10/hotsub issue 10) | 400 Throttling "Rate exceeded" (kubernetes/autoscaler issue 252) |
+//! | internal-error | 500 ServerException (API model) | 500 InternalError (EC2 error codes page) | 500 InternalFailure (common errors page) |
+//! | unavailable | 503 ServiceUnavailableException (API model) | 503 Unavailable (EC2 error codes page) | 503 ServiceUnavailable (common errors page) |
+//! | access-denied | 403 AccessDeniedException (API model) | 403 UnauthorizedOperation (EC2 troubleshooting page) | 403 AccessDenied (common errors of the query APIs) |
+//! | expired-token | 403 ExpiredTokenException (terraform-provider-aws issue 32809) | 400 RequestExpired (eks-rolling-update issue 103, aws-sdk-go pull 253; status UNVERIFIED) | 403 ExpiredToken (jenkinsci/ec2-plugin pull 1008, seen of STS; aws-sdk-go pull 253) |
+//! | conflict | 409 ResourceInUseException of CreateNodegroup and DeleteNodegroup (API model) | 400 InvalidLaunchTemplateName.AlreadyExistsException, ConcurrentTagAccess, IncorrectInstanceState (EC2 error codes page; the last one of TerminateInstances UNVERIFIED) | 400 ScalingActivityInProgress of SetDesiredCapacity and TerminateInstanceInAutoScalingGroup, else 500 ResourceContention (API model) |
+//!
+//! Messages are those of the sources where they quote one, else invented; no client may depend on them. The
+//! clients' own retries follow from codes and status: botocore and the Rust SDK try again on throttling codes,
+//! 500, 502, 503, 504 and closed connections, not on 403.
 
 use std::time::Duration;
 
@@ -73,5 +96,46 @@ pub const BILLING_MINIMUM: Duration = Duration::from_secs(60);
 pub const SPOT_PRICE_SHARE: f64 = 0.4;
 /// Activities remembered per Auto Scaling group (the service keeps six weeks).
 pub const MAX_ACTIVITIES: usize = 500;
+/// How far behind reads may be made to lie.
+pub const LONGEST_STALE: Duration = Duration::from_secs(120);
+/// NodegroupIssueCode of the EKS API model (botocore 1.43).
+pub const HEALTH_ISSUE_CODES: &[&str] = &[
+    "AccessDenied",
+    "AmiIdNotFound",
+    "AsgInstanceLaunchFailures",
+    "AutoScalingGroupInstanceRefreshActive",
+    "AutoScalingGroupInvalidConfiguration",
+    "AutoScalingGroupNotFound",
+    "AutoScalingGroupOptInRequired",
+    "AutoScalingGroupRateLimitExceeded",
+    "ClusterUnreachable",
+    "Ec2InstanceTypeDoesNotExist",
+    "Ec2LaunchTemplateDeletionFailure",
+    "Ec2LaunchTemplateInvalidConfiguration",
+    "Ec2LaunchTemplateMaxLimitExceeded",
+    "Ec2LaunchTemplateNotFound",
+    "Ec2LaunchTemplateVersionMaxLimitExceeded",
+    "Ec2LaunchTemplateVersionMismatch",
+    "Ec2SecurityGroupDeletionFailure",
+    "Ec2SecurityGroupNotFound",
+    "Ec2SubnetInvalidConfiguration",
+    "Ec2SubnetListTooLong",
+    "Ec2SubnetMissingIpv6Assignment",
+    "Ec2SubnetNotFound",
+    "IamInstanceProfileNotFound",
+    "IamLimitExceeded",
+    "IamNodeRoleNotFound",
+    "IamThrottling",
+    "InstanceLimitExceeded",
+    "InsufficientFreeAddresses",
+    "InternalFailure",
+    "KubernetesLabelInvalid",
+    "LimitExceeded",
+    "NodeCreationFailure",
+    "NodeTerminationFailure",
+    "PodEvictionFailure",
+    "SourceEc2LaunchTemplateNotFound",
+    "Unknown",
+];
 /// A simulated /16 less the five addresses AWS reserves.
 pub const SUBNET_ADDRESSES: u32 = 65_531;

@@ -2,16 +2,17 @@
 //! size, whatever happens to the instances.
 
 pub mod activity;
+mod launch;
 
 use std::collections::VecDeque;
 
-use crate::account::{Account, Offering, Tags, Timer};
+use crate::account::{Account, Tags, Timer};
 use crate::assumptions as aws;
 use crate::catalog::{InstanceType, Purchase};
 use crate::clock::SimTime;
-use crate::ec2::instance::{Instance, InstanceState, LaunchRequest};
+use crate::ec2::instance::{Instance, InstanceState};
 use crate::error::{ApiError, ApiResult, autoscaling};
-use activity::{Activity, LaunchFailure};
+use activity::Activity;
 
 #[derive(Clone, Debug)]
 pub struct ScalingGroup {
@@ -34,6 +35,8 @@ pub struct ScalingGroup {
     pub deleting: bool,
     /// Instances of the group until they are terminated, in order of launch.
     pub members: Vec<String>,
+    /// Launches that are ordered and come late.
+    pub ordered: i64,
     /// Newest first.
     pub activities: VecDeque<Activity>,
     pub retry_at: Option<SimTime>,
@@ -61,6 +64,7 @@ impl ScalingGroup {
             created,
             deleting: false,
             members: Vec::new(),
+            ordered: 0,
             activities: VecDeque::new(),
             retry_at: None,
             failing_since: None,
@@ -215,8 +219,9 @@ impl Account {
             return;
         }
         let have = i64::try_from(live.len()).unwrap_or(i64::MAX);
-        if have < group.desired {
-            self.grow(name, group.desired - have);
+        let coming = have + group.ordered;
+        if coming < group.desired {
+            self.grow(name, group.desired - coming);
         } else if have > group.desired {
             let excess = usize::try_from(have - group.desired).unwrap_or(0);
             let open: Vec<String> = live
@@ -226,83 +231,12 @@ impl Account {
                 .collect();
             let all_in_service = live.iter().all(|i| i.state() == InstanceState::Running);
             self.shrink(name, excess, open, all_in_service);
-        } else if let Some(group) = self.scaling_groups.get_mut(name) {
+        } else if have == group.desired
+            && let Some(group) = self.scaling_groups.get_mut(name)
+        {
             group.failing_since = None;
             group.retry_at = None;
         }
-    }
-
-    fn grow(&mut self, name: &str, missing: i64) {
-        let now = self.now();
-        let waiting = self
-            .scaling_groups
-            .get(name)
-            .and_then(|g| g.retry_at)
-            .is_some_and(|at| at > now);
-        if waiting {
-            return;
-        }
-        for _ in 0..missing {
-            match self.launch_member(name) {
-                Ok(()) => {}
-                Err(failure) => {
-                    self.launch_failed(name, &failure);
-                    break;
-                }
-            }
-        }
-    }
-
-    /// Launches one member in the emptiest zone, with the first of the types that has capacity.
-    fn launch_member(&mut self, name: &str) -> Result<(), LaunchFailure> {
-        let group = self
-            .scaling_groups
-            .get(name)
-            .expect("the caller looked it up")
-            .clone();
-        let live = self.members(&group);
-        let count = |subnet: &str| live.iter().filter(|i| i.is_live() && i.subnet == subnet).count();
-        let (subnet, zone) = group
-            .subnets
-            .iter()
-            .min_by_key(|(s, _)| count(s))
-            .cloned()
-            .expect("a group has a subnet");
-        let zone_index = self.zone_index(&zone);
-        let mut failure = None;
-        for instance_type in &group.types {
-            let offering = Offering {
-                instance_type: instance_type.name.to_owned(),
-                zone: zone.clone(),
-                purchase: group.purchase,
-            };
-            if !instance_type.is_offered_in(zone_index) {
-                failure.get_or_insert(LaunchFailure::NotOffered(offering));
-                continue;
-            }
-            if !self.take_capacity(&offering) {
-                failure.get_or_insert(LaunchFailure::NoCapacity(offering));
-                continue;
-            }
-            let request = LaunchRequest {
-                instance_type,
-                purchase: group.purchase,
-                subnet: subnet.clone(),
-                zone,
-                image_id: group.image_id.clone(),
-                node_group: group.node_group.clone(),
-                scaling_group: name.to_owned(),
-                tags: group.instance_tags.clone(),
-            };
-            return match self.launch_instance(request) {
-                Some(id) => {
-                    self.launch_started(name, &id);
-                    Ok(())
-                }
-                None => Err(LaunchFailure::NoAddress { subnet }),
-            };
-        }
-        Err(failure.expect("a group has an instance type"))
     }
 
     /// Ends as many of `open` as are too many; says so once when there are not enough of them.

@@ -1,4 +1,8 @@
-//! `/_sim/`: what tests ask and order. Not part of AWS; no credentials, not in the journal.
+//! `/_sim/`: what tests ask and order. Not part of AWS; no credentials, and in the journal only what it makes
+//! go wrong.
+
+mod changes;
+mod faults;
 
 use axum::body::Body;
 use axum::http::request::Parts;
@@ -31,6 +35,11 @@ pub fn answer(sim: &Sim, parts: &Parts, body: &[u8]) -> Response<Body> {
         ("GET", "holds") => Ok(json!({ "held": sim.holds.held(), "orders": sim.holds.orders() })),
         ("POST", "holds") => order(sim, body),
         ("DELETE", "holds") => Ok(json!({ "released": sim.holds.release() })),
+        ("GET", "faults") => Ok(faults::list(sim)),
+        ("POST", "faults") => faults::set(sim, body),
+        ("DELETE", "faults") => Ok(faults::clear(sim)),
+        ("DELETE", path) if path.starts_with("faults/") => faults::remove(sim, &path["faults/".len()..]),
+        ("POST", "changes") => changes::make(sim, body),
         (method, path) => Err((
             StatusCode::NOT_FOUND,
             format!("{method} /_sim/{path} does not exist"),

@@ -6,6 +6,7 @@
 //! delete -> DELETING -(all instances terminated)-> gone, with its Auto Scaling group and template
 //! ```
 
+mod faulty;
 mod life;
 pub mod request;
 pub mod validate;
@@ -28,6 +29,7 @@ pub enum GroupStatus {
     Degraded,
     Deleting,
     CreateFailed,
+    DeleteFailed,
 }
 
 impl GroupStatus {
@@ -38,6 +40,7 @@ impl GroupStatus {
             GroupStatus::Degraded => "DEGRADED",
             GroupStatus::Deleting => "DELETING",
             GroupStatus::CreateFailed => "CREATE_FAILED",
+            GroupStatus::DeleteFailed => "DELETE_FAILED",
         }
     }
 }
@@ -64,6 +67,8 @@ pub struct NodeGroup {
     /// EKS's own copy of the launch template.
     template_copy: Option<String>,
     delete_not_before: Option<SimTime>,
+    /// The fault that keeps the group DEGRADED.
+    degraded_by: Option<u64>,
 }
 
 impl NodeGroup {
@@ -148,6 +153,7 @@ impl Account {
             scaling_group: None,
             template_copy: None,
             delete_not_before: None,
+            degraded_by: None,
         };
         let create = self.settings.delays.create;
         self.schedule(create / 2, Timer::GroupScalingReady(group.key()));
@@ -165,6 +171,9 @@ impl Account {
             )));
         }
         let group = self.node_groups.get_mut(name).expect("found above");
+        if group.status == GroupStatus::DeleteFailed {
+            group.issues.clear();
+        }
         group.status = GroupStatus::Deleting;
         group.modified = now;
         group.delete_not_before = Some(now.after(aws::DELETE_DELAY));

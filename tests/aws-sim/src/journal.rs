@@ -1,4 +1,5 @@
-//! Every call of an AWS API, in order: the witness that end-to-end tests ask.
+//! Every call of an AWS API, and what faults and other hands did, in order: the witness that end-to-end tests
+//! ask.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -6,6 +7,8 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
+
+use crate::fault::mark::{Event, Mark};
 
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -21,13 +24,35 @@ pub struct Entry {
     pub principal: String,
     pub resource: String,
     pub parameters: Value,
-    /// `OK`, or the error code of the service.
+    /// `OK`, the error code of the service, or `NotPerformed`: a fault swallowed the call.
     pub outcome: String,
     pub status: u16,
     pub mutation: bool,
     pub denied: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// The fault that the call met.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Mark>,
+    /// With a fault: whether the call changed anything, whatever the caller was told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub committed: Option<bool>,
+}
+
+impl Entry {
+    /// Something a fault did by itself; no call, and nobody's.
+    pub fn of_fault(event: Event) -> Self {
+        Self {
+            service: "sim",
+            action: event.action.to_owned(),
+            principal: "fault".to_owned(),
+            resource: event.resource,
+            outcome: "OK".to_owned(),
+            message: Some(event.message),
+            fault: Some(event.mark),
+            ..Self::default()
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, serde::Deserialize)]
@@ -93,19 +118,10 @@ mod tests {
 
     fn entry(action: &str, mutation: bool) -> Entry {
         Entry {
-            n: 0,
-            time: String::new(),
-            sim_seconds: 0.0,
             service: "eks",
             action: action.to_owned(),
-            principal: "AK".to_owned(),
-            resource: String::new(),
-            parameters: Value::Null,
-            outcome: "OK".to_owned(),
-            status: 200,
             mutation,
-            denied: false,
-            message: None,
+            ..Entry::default()
         }
     }
 

@@ -4,6 +4,7 @@
 //! wire/*      HTTP in, one of three protocols -> verb, answer or error -> HTTP out
 //!   iam         is the caller allowed?
 //!   eks ec2 autoscaling   verbs on the account: pure state, virtual time
+//!   fault       does something go wrong, because a test wants it to?
 //!   journal     what was called, what came of it
 //! account     timers: groups, instances, nodes grow up and go
 //!   ledger      what it costs
@@ -11,7 +12,7 @@
 //! s3          read-only objects out of a directory
 //! ```
 //!
-//! What is assumed about AWS stands in [`assumptions`].
+//! What is assumed about AWS stands in [`assumptions`]; how tests make things go wrong, in `FAULTS.md`.
 
 pub mod account;
 pub mod args;
@@ -24,6 +25,8 @@ pub mod control;
 pub mod ec2;
 pub mod eks;
 pub mod error;
+pub mod fault;
+pub mod fields;
 pub mod glob;
 pub mod hold;
 pub mod iam;

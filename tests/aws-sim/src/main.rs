@@ -73,7 +73,7 @@ async fn serve(args: Serve) -> Result<()> {
             _ = interrupt.recv() => {}
         }
         // Calls still held would keep their connections open for ever.
-        stopping.holds.release();
+        stopping.stop();
     };
     server::serve(sim, args.listen, stop)
         .await

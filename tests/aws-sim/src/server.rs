@@ -1,4 +1,4 @@
-//! The server: one account behind one lock, its clock, and the routes.
+//! The server: one account behind one lock, its clock, and the connections.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,12 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{Request, State};
 use axum::http::{Method, Response, StatusCode};
-use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::account::Account;
 use crate::clock::Clock;
@@ -23,12 +27,14 @@ use crate::iam::{Context, Policy};
 use crate::journal::{Entry, Journal};
 use crate::node::NodeEffect;
 use crate::s3;
-use crate::wire::{self, Service, sigv4};
+use crate::wire::{self, Cut, Service, sigv4};
 
 /// Bodies of the APIs are small; user data of a template is 16 KiB at most.
 const MAX_BODY: usize = 1 << 20;
 /// Longest sleep of the ticker.
 const LONGEST_TICK: Duration = Duration::from_secs(1);
+/// Wait after a connection could not be accepted: too many are open.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Who may do what.
 #[derive(Debug)]
@@ -59,6 +65,8 @@ pub struct Sim {
     /// Rung when a call may have set an earlier timer.
     changed: Notify,
     requests: AtomicU64,
+    /// Rung when faults were removed, or the server stops; true: it stops.
+    removed: watch::Sender<bool>,
     pub holds: Holds,
     pub access: Access,
     pub region: String,
@@ -81,6 +89,7 @@ impl Sim {
             effects,
             changed: Notify::new(),
             requests: AtomicU64::new(0),
+            removed: watch::Sender::new(false),
             holds: Holds::default(),
             access,
             s3_root,
@@ -98,7 +107,10 @@ impl Sim {
 
     /// Runs `f` on the account as it is now, and hands on what the nodes have to go through.
     pub fn with_account<T>(&self, f: impl FnOnce(&mut Account, &Clock) -> T) -> T {
-        let result = self.locked(f);
+        let result = self.locked(|account, clock| {
+            account.remember(account.now());
+            f(account, clock)
+        });
         self.changed.notify_one();
         result
     }
@@ -111,7 +123,32 @@ impl Sim {
             // A closed channel is a server that is going down.
             let _ = self.effects.send(effect);
         }
+        for event in account.faults.take_events() {
+            self.record(Entry::of_fault(event));
+        }
         result
+    }
+
+    /// Lets go of the calls that wait in vain because of faults that are not there any more.
+    pub fn faults_removed(&self) {
+        self.removed.send_modify(|_| {});
+    }
+
+    /// Lets go of everything that is held, for ever.
+    pub fn stop(&self) {
+        self.holds.release();
+        self.removed.send_replace(true);
+    }
+
+    /// Returns when the fault is removed, or the server stops.
+    pub async fn until_removed(&self, fault: u64) {
+        let mut removed = self.removed.subscribe();
+        while !*removed.borrow_and_update() && self.with_account(|account, _| account.faults.contains(fault))
+        {
+            if removed.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     pub fn record(&self, mut entry: Entry) {
@@ -156,34 +193,67 @@ pub async fn serve(
         let sim = Arc::clone(&sim);
         async move { sim.tick().await }
     });
-    let app = Router::new().fallback(handle).with_state(sim);
-    let result = axum::serve(listener, app).with_graceful_shutdown(stop).await;
+    let connections = GracefulShutdown::new();
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => connect(&sim, stream, &connections),
+                Err(error) => {
+                    tracing::warn!(%error, "accept a connection");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
+            },
+            () = &mut stop => break,
+        }
+    }
+    drop(listener);
+    connections.shutdown().await;
     ticker.abort();
-    result
+    Ok(())
 }
 
-async fn handle(State(sim): State<Arc<Sim>>, request: Request) -> Response<Body> {
+/// Serves one connection. An error of the service closes it without an answer: that is what a fault may want,
+/// and why this is not `axum::serve`.
+fn connect(sim: &Arc<Sim>, stream: TcpStream, connections: &GracefulShutdown) {
+    // Without it small answers may wait for acknowledgements.
+    let _ = stream.set_nodelay(true);
+    let sim = Arc::clone(sim);
+    let service = service_fn(move |request| handle(Arc::clone(&sim), request));
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let connection = connections.watch(connection);
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "connection");
+        }
+    });
+}
+
+async fn handle(sim: Arc<Sim>, request: Request<Incoming>) -> Result<Response<Body>, Cut> {
     let (parts, body) = request.into_parts();
-    let body = match to_bytes(body, MAX_BODY).await {
+    let body = match to_bytes(Body::new(body), MAX_BODY).await {
         Ok(body) => body,
-        Err(_) => return plain(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"),
+        Err(_) => return Ok(plain(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large")),
     };
     if parts.uri.path().starts_with("/_sim/") {
-        return control::answer(&sim, &parts, &body);
+        return Ok(control::answer(&sim, &parts, &body));
     }
     match sigv4::credential(&parts.headers) {
-        Err(message) => unsigned(&sim, &ApiError::new(403, "IncompleteSignature", message)),
+        Err(message) => Ok(unsigned(
+            &sim,
+            &ApiError::new(403, "IncompleteSignature", message),
+        )),
         Ok(Some(credential)) if credential.service == "s3" => {
-            s3::answer(&sim, &credential.access_key, &parts).await
+            Ok(s3::answer(&sim, &credential.access_key, &parts).await)
         }
         Ok(Some(credential)) => wire::answer(&sim, credential, parts, body).await,
         Ok(None) if is_anonymous_read(&parts.method, parts.uri.path()) => {
-            s3::answer(&sim, "anonymous", &parts).await
+            Ok(s3::answer(&sim, "anonymous", &parts).await)
         }
-        Ok(None) => unsigned(
+        Ok(None) => Ok(unsigned(
             &sim,
             &ApiError::new(403, "MissingAuthenticationToken", "Missing Authentication Token"),
-        ),
+        )),
     }
 }
 

@@ -4,32 +4,44 @@
 //! credential scope -> service, caller
 //!   parse    path, query and body -> Call (action, parameters)
 //!   hold     before
-//!   locked   advance the account, authorize, run the verb, hand node effects on, write the journal
+//!   locked   advance the account, meet a fault, authorize, run the verb, hand node effects on, write the
+//!            journal
 //!   hold     after
-//!   answer   JSON or XML
+//!   reply    JSON or XML, or nothing
 //! ```
 
 pub mod autoscaling;
 pub mod ec2;
 pub mod eks;
+mod faulty;
 pub mod params;
+mod reply;
 pub mod sigv4;
 pub mod xml;
 
 use axum::body::{Body, Bytes};
+use axum::http::Response;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Response, StatusCode};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::account::Account;
 use crate::clock::{Clock, SimTime, iso8601};
 use crate::error::{ApiError, ApiResult};
+use crate::fault::kind::Connection;
 use crate::hold::Point;
 use crate::iam::Context;
 use crate::journal::Entry;
 use crate::server::{Access, Sim};
-use params::Params;
+use faulty::{Caller, Done};
+use params::{Page, Params};
+pub use reply::error_response;
+use reply::respond;
 use xml::Xml;
+
+/// The caller gets no answer: its connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the connection is cut")]
+pub struct Cut;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
@@ -56,7 +68,7 @@ impl Service {
         }
     }
 
-    fn denied_code(self) -> &'static str {
+    pub fn denied_code(self) -> &'static str {
         match self {
             Service::Eks => "AccessDeniedException",
             Service::Ec2 => "UnauthorizedOperation",
@@ -99,6 +111,14 @@ impl Call {
         }
     }
 
+    /// Names of resources that the call speaks of.
+    fn names(&self) -> Vec<String> {
+        match self {
+            Call::Eks(request) => request.names(),
+            Call::Query(_, params) => params.names(),
+        }
+    }
+
     fn run(self, session: &mut Session<'_>) -> ApiResult<Payload> {
         match self {
             Call::Eks(request) => eks::run(session, request).map(Payload::Json),
@@ -133,6 +153,8 @@ pub struct Session<'a> {
     access_key: &'a str,
     /// First resource the call was checked on, for the journal.
     resource: Option<String>,
+    /// Size of pages, whatever the caller asks for.
+    page_size: Option<usize>,
 }
 
 impl Session<'_> {
@@ -157,6 +179,11 @@ impl Session<'_> {
         format!("arn:aws:iam::{account}:user/{}", self.access_key)
     }
 
+    /// The items of a page, and the token of the next one.
+    pub fn cut<T>(&self, page: Page, items: Vec<T>) -> (Vec<T>, Option<String>) {
+        page.at_most(self.page_size).cut(items)
+    }
+
     /// Wall clock in the XML services' format.
     pub fn time(&self, at: SimTime) -> String {
         iso8601(self.clock.wall(at))
@@ -164,7 +191,12 @@ impl Session<'_> {
 }
 
 /// Answers a signed request to EKS, EC2 or Auto Scaling.
-pub async fn answer(sim: &Sim, credential: sigv4::Credential, parts: Parts, body: Bytes) -> Response<Body> {
+pub async fn answer(
+    sim: &Sim,
+    credential: sigv4::Credential,
+    parts: Parts,
+    body: Bytes,
+) -> Result<Response<Body>, Cut> {
     let id = sim.next_request_id();
     let Some(service) = Service::from_scope(&credential.service) else {
         let error = ApiError::new(
@@ -172,33 +204,33 @@ pub async fn answer(sim: &Sim, credential: sigv4::Credential, parts: Parts, body
             "UnknownService",
             format!("{} is not simulated", credential.service),
         );
-        return error_response(Service::Ec2, &error, &id);
+        return Ok(error_response(Service::Ec2, &error, &id));
     };
     let call = match checked(sim, &credential, service, &parts, &body) {
         Ok(call) => call,
         Err(error) => {
             sim.record(refused(service, &parts, &credential, &error));
-            return error_response(service, &error, &id);
+            return Ok(error_response(service, &error, &id));
         }
     };
     let action = call.action().to_owned();
     sim.holds
         .pass(&action, Point::Before, &credential.access_key)
         .await;
-    let outcome = perform(sim, service, &credential.access_key, call);
+    let done = perform(sim, service, &credential.access_key, call);
     sim.holds
         .pass(&action, Point::After, &credential.access_key)
         .await;
-    match outcome {
-        Ok(Payload::Json(value)) => response(StatusCode::OK, "application/json", value.to_string(), &id),
-        Ok(Payload::Xml(inner)) => response(
-            StatusCode::OK,
-            "text/xml;charset=UTF-8",
-            envelope(service, &action, &inner, &id),
-            &id,
-        ),
-        Err(error) => error_response(service, &error, &id),
+    if let Some((fault, connection)) = done.silence() {
+        if connection == Connection::Held {
+            sim.until_removed(fault).await;
+        }
+        return Err(Cut);
     }
+    // Only a call without an answer can have none.
+    done.outcome
+        .map(|outcome| respond(service, &action, outcome, &id))
+        .ok_or(Cut)
 }
 
 fn checked(
@@ -244,98 +276,44 @@ fn refused(service: Service, parts: &Parts, credential: &sigv4::Credential, erro
 }
 
 /// Everything that happens at one moment: no other call sees half of it.
-fn perform(sim: &Sim, service: Service, access_key: &str, call: Call) -> ApiResult<Payload> {
-    let action = call.action().to_owned();
-    let parameters = call.parameters();
-    let (outcome, resource) = sim.with_account(|account, clock| {
-        let mut session = Session {
-            account,
-            clock,
-            service,
-            access: &sim.access,
-            access_key,
-            resource: None,
-        };
-        let outcome = call.run(&mut session);
-        (outcome, session.resource.unwrap_or_default())
-    });
+fn perform(sim: &Sim, service: Service, access_key: &str, call: Call) -> Done {
     let mut entry = Entry {
         service: service.name(),
-        mutation: is_mutation(&action),
-        action,
+        mutation: is_mutation(call.action()),
+        action: call.action().to_owned(),
         principal: access_key.to_owned(),
-        resource,
-        parameters,
+        parameters: call.parameters(),
         outcome: "OK".to_owned(),
         status: 200,
         ..Entry::default()
     };
-    if let Err(error) = &outcome {
-        error.code.clone_into(&mut entry.outcome);
-        entry.status = error.status;
-        entry.denied = error.is_access_denied();
-        entry.message = Some(error.message.clone());
+    let done = sim.with_account(|account, clock| {
+        let caller = Caller {
+            clock,
+            service,
+            access: &sim.access,
+            access_key,
+        };
+        faulty::run(account, &caller, call)
+    });
+    entry.resource.clone_from(&done.resource);
+    if let Some(hit) = &done.hit {
+        entry.fault = Some(hit.mark());
+        entry.committed = Some(done.committed);
+    }
+    match &done.outcome {
+        None => {
+            "NotPerformed".clone_into(&mut entry.outcome);
+            entry.status = 0;
+        }
+        Some(Err(error)) => {
+            error.code.clone_into(&mut entry.outcome);
+            entry.status = error.status;
+            entry.denied = error.is_access_denied();
+            entry.message = Some(error.message.clone());
+        }
+        Some(Ok(_)) => {}
     }
     sim.record(entry);
-    outcome
-}
-
-fn envelope(service: Service, action: &str, inner: &str, id: &str) -> String {
-    if service == Service::AutoScaling {
-        return format!(
-            "<{action}Response xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\"><{action}Result>{inner}</{action}Result><ResponseMetadata><RequestId>{id}</RequestId></ResponseMetadata></{action}Response>"
-        );
-    }
-    format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{action}Response xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>{id}</requestId>{inner}</{action}Response>"
-    )
-}
-
-pub fn error_response(service: Service, error: &ApiError, id: &str) -> Response<Body> {
-    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    match service {
-        Service::Eks => {
-            let body = json!({ "__type": error.code, "message": error.message }).to_string();
-            let mut answer = response(status, "application/json", body, id);
-            answer
-                .headers_mut()
-                .insert("x-amzn-errortype", HeaderValue::from_static(error.code));
-            answer
-        }
-        Service::Ec2 => {
-            let mut xml = Xml::default();
-            xml.element("Response", |x| {
-                x.element("Errors", |x| {
-                    x.element("Error", |x| {
-                        x.text("Code", error.code).text("Message", &error.message);
-                    });
-                })
-                .text("RequestID", id);
-            });
-            response(status, "text/xml;charset=UTF-8", xml.finish(), id)
-        }
-        Service::AutoScaling => {
-            let mut xml = Xml::default();
-            xml.element("ErrorResponse", |x| {
-                x.element("Error", |x| {
-                    x.text("Type", "Sender")
-                        .text("Code", error.code)
-                        .text("Message", &error.message);
-                })
-                .text("RequestId", id);
-            });
-            response(status, "text/xml;charset=UTF-8", xml.finish(), id)
-        }
-    }
-}
-
-fn response(status: StatusCode, content_type: &'static str, body: String, id: &str) -> Response<Body> {
-    let mut answer = Response::new(Body::from(body));
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    headers.insert("content-type", HeaderValue::from_static(content_type));
-    if let Ok(id) = HeaderValue::from_str(id) {
-        headers.insert("x-amzn-requestid", id);
-    }
-    answer
+    done
 }

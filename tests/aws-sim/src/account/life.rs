@@ -9,11 +9,11 @@ use crate::node::NodeSpec;
 
 const ROLE: &str = "arn:aws:iam::111122223333:role/node";
 
-fn seconds(s: u64) -> Duration {
+pub(super) fn seconds(s: u64) -> Duration {
     Duration::from_secs(s)
 }
 
-fn open(seed: u64) -> Account {
+pub(super) fn open(seed: u64) -> Account {
     let subnet = |id: &str, zone: &str| SubnetSpec {
         id: id.to_owned(),
         zone: zone.to_owned(),
@@ -40,7 +40,7 @@ fn open(seed: u64) -> Account {
     })
 }
 
-fn request(name: &str) -> CreateNodegroup {
+pub(super) fn request(name: &str) -> CreateNodegroup {
     serde_json::from_value(serde_json::json!({
         "nodegroupName": name,
         "subnets": ["subnet-a"],
@@ -56,13 +56,13 @@ fn request(name: &str) -> CreateNodegroup {
 }
 
 /// Lets so many simulated seconds pass.
-fn pass(account: &mut Account, secs: u64) {
+pub(super) fn pass(account: &mut Account, secs: u64) {
     let then = account.now().after(seconds(secs));
     account.advance(then);
 }
 
 /// An account with one ACTIVE group; the name of its Auto Scaling group.
-fn with_group(seed: u64) -> (Account, String) {
+pub(super) fn with_group(seed: u64) -> (Account, String) {
     let mut account = open(seed);
     account.create_nodegroup(request("g")).expect("valid");
     pass(&mut account, 61);
@@ -75,7 +75,7 @@ fn with_group(seed: u64) -> (Account, String) {
     (account, scaling)
 }
 
-fn in_service(account: &Account, scaling: &str) -> Vec<String> {
+pub(super) fn in_service(account: &Account, scaling: &str) -> Vec<String> {
     let group = account.find_scaling_group(scaling).expect("exists");
     let serving = account
         .members(group)
@@ -84,7 +84,7 @@ fn in_service(account: &Account, scaling: &str) -> Vec<String> {
     serving.map(|i| i.id.clone()).collect()
 }
 
-fn grow(account: &mut Account, scaling: &str, desired: i64) -> Vec<String> {
+pub(super) fn grow(account: &mut Account, scaling: &str, desired: i64) -> Vec<String> {
     account
         .set_desired_capacity(scaling, desired, false)
         .expect("within bounds");

@@ -23,7 +23,11 @@ pub struct Activity {
 pub enum LaunchFailure {
     NoCapacity(Offering),
     NotOffered(Offering),
-    NoAddress { subnet: String },
+    NoAddress {
+        subnet: String,
+    },
+    /// Only faults run into it: no quota is counted.
+    VcpuQuota(Purchase),
 }
 
 impl LaunchFailure {
@@ -58,6 +62,18 @@ impl LaunchFailure {
                 o.zone,
                 other_zones(o),
             ),
+            LaunchFailure::VcpuQuota(Purchase::Spot) => {
+                "Could not launch Spot Instances. MaxSpotInstanceCountExceeded - Max spot instance count \
+                 exceeded. Launching EC2 instance failed."
+                    .to_owned()
+            }
+            LaunchFailure::VcpuQuota(Purchase::OnDemand) => {
+                "Could not launch On-Demand Instances. VcpuLimitExceeded - You have requested more vCPU capacity \
+                 than your current vCPU limit of 32 allows for the instance bucket that the specified instance \
+                 type belongs to. Please visit http://aws.amazon.com/contact-us/ec2-request to request an \
+                 adjustment to this limit. Launching EC2 instance failed."
+                    .to_owned()
+            }
             LaunchFailure::NoAddress { subnet } => format!(
                 "Could not launch On-Demand Instances. InsufficientFreeAddressesInSubnet - There are not enough \
                  free addresses in subnet '{subnet}' to satisfy the requested number of instances. Launching \

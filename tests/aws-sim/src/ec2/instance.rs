@@ -7,6 +7,9 @@ use crate::assumptions as aws;
 use crate::catalog::{InstanceType, Purchase};
 use crate::clock::SimTime;
 use crate::error::{ApiResult, ec2};
+use crate::fault::Hit;
+use crate::fault::kind::Kind;
+use crate::fault::mark::Event;
 use crate::ledger::Launch;
 use crate::node::NodeEffect;
 
@@ -153,19 +156,65 @@ impl Account {
         };
         let now = self.now();
         self.ledger.launched(&id, launch, now);
-        let delays = self.settings.delays;
-        let in_service = aws::IN_SERVICE_DELAY.min(delays.register);
+        let in_service = aws::IN_SERVICE_DELAY.min(self.settings.delays.register);
         self.schedule(in_service, Timer::InstanceInService(id.clone()));
-        let mut at = delays.register;
-        self.schedule(at, Timer::NodeStage(id.clone(), NodeStage::Registered));
-        at += delays.ready;
-        self.schedule(at, Timer::NodeStage(id.clone(), NodeStage::Ready));
-        if instance.instance_type.gpu.is_some() {
-            at += delays.gpu;
-            self.schedule(at, Timer::NodeStage(id.clone(), NodeStage::GpusAllocatable));
-        }
+        self.schedule_node(&instance);
         self.instances.insert(id.clone(), instance);
         Some(id)
+    }
+
+    /// When its node joins, is Ready and shows its GPUs, as far as faults let it.
+    fn schedule_node(&mut self, instance: &Instance) {
+        let now = self.now();
+        let delays = self.settings.delays;
+        let group = &instance.node_group;
+        let stays_away = |kind: &Kind| matches!(kind, Kind::NeverJoins);
+        if let Some(hit) = self.faults.hit_group(group, now, stays_away) {
+            self.note_node(
+                &hit,
+                "JoinCluster",
+                &instance.id,
+                "the node never joins".to_owned(),
+            );
+            return;
+        }
+        let stage = |stage| Timer::NodeStage(instance.id.clone(), stage);
+        let mut at = delays.register;
+        self.schedule(at, stage(NodeStage::Registered));
+        at += delays.ready;
+        self.schedule(at, stage(NodeStage::Ready));
+        if instance.instance_type.gpu.is_none() {
+            return;
+        }
+        at += delays.gpu;
+        let without = |kind: &Kind| matches!(kind, Kind::NoGpus { .. });
+        if let Some(hit) = self.faults.hit_group(group, now, without) {
+            let Kind::NoGpus {
+                late_by: Some(late_by),
+            } = hit.kind
+            else {
+                self.note_node(
+                    &hit,
+                    "ShowGpus",
+                    &instance.id,
+                    "the node never shows its GPUs".to_owned(),
+                );
+                return;
+            };
+            at += late_by;
+            let message = format!("the node shows its GPUs {} s late", late_by.as_secs_f64());
+            self.note_node(&hit, "ShowGpus", &instance.id, message);
+        }
+        self.schedule(at, stage(NodeStage::GpusAllocatable));
+    }
+
+    fn note_node(&mut self, hit: &Hit, action: &'static str, id: &str, message: String) {
+        self.faults.note(Event {
+            mark: hit.mark(),
+            action,
+            resource: id.to_owned(),
+            message,
+        });
     }
 
     pub(crate) fn instance_in_service(&mut self, id: &str) {

@@ -98,7 +98,13 @@ impl Account {
         tags
     }
 
-    fn fail_creation(&mut self, key: &GroupKey, code: &'static str, message: String, resources: Vec<String>) {
+    pub(super) fn fail_creation(
+        &mut self,
+        key: &GroupKey,
+        code: &'static str,
+        message: String,
+        resources: Vec<String>,
+    ) {
         let now = self.now();
         if let Some(group) = self.creating(key) {
             group.status = GroupStatus::CreateFailed;
@@ -116,6 +122,9 @@ impl Account {
         let Some(group) = self.creating(key).map(|g| g.clone()) else {
             return;
         };
+        if self.creation_faulty(&group) {
+            return;
+        }
         let Some(scaling) = group
             .scaling_group
             .as_ref()
@@ -151,14 +160,18 @@ impl Account {
         if group.uuid != key.uuid || group.delete_not_before.is_none_or(|at| at > now) {
             return;
         }
+        let scaling = group
+            .scaling_group
+            .as_ref()
+            .and_then(|s| self.scaling_groups.get(s));
+        if scaling.is_some_and(|s| !s.members.is_empty()) {
+            return;
+        }
+        let group = group.clone();
+        if self.deletion_faulty(&group) {
+            return;
+        }
         if let Some(scaling) = &group.scaling_group {
-            if self
-                .scaling_groups
-                .get(scaling)
-                .is_some_and(|s| !s.members.is_empty())
-            {
-                return;
-            }
             self.scaling_groups.remove(scaling);
         }
         if let Some(copy) = &group.template_copy {
@@ -190,6 +203,7 @@ impl Account {
         };
         if let Some(group) = self.node_groups.get_mut(&scaling.node_group)
             && group.status == GroupStatus::Degraded
+            && group.degraded_by.is_none()
         {
             group.status = GroupStatus::Active;
             group.modified = now;

@@ -114,7 +114,7 @@ fn describe_groups(session: &mut Session<'_>, params: &Params) -> ApiResult<Xml>
     // Names that do not exist are left out, not refused.
     let wanted = |g: &&ScalingGroup| names.is_empty() || names.contains(&g.name);
     let found: Vec<&ScalingGroup> = session.account.scaling_groups.values().filter(wanted).collect();
-    let (found, next) = page(params, 100)?.cut(found);
+    let (found, next) = session.cut(page(params, 100)?, found);
     let mut xml = Xml::default();
     xml.list("AutoScalingGroups", "member", found, |x, group| {
         show_group(x, session, group)
@@ -197,7 +197,7 @@ fn describe_activities(session: &mut Session<'_>, params: &Params) -> ApiResult<
         .flat_map(|g| g.activities.iter().map(|a| (g.name.as_str(), a)))
         .filter(|(_, a)| ids.is_empty() || ids.contains(&a.id))
         .collect();
-    let (found, next) = page(params, 100)?.cut(found);
+    let (found, next) = session.cut(page(params, 100)?, found);
     let mut xml = Xml::default();
     xml.list("Activities", "member", found, |x, (group, a)| {
         show_activity(x, session, group, a)

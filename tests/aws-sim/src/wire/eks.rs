@@ -37,7 +37,7 @@ pub(super) fn run(session: &mut Session<'_>, request: Request) -> ApiResult<Valu
             session.account.check_cluster(&cluster)?;
             on_cluster(session, "eks:ListNodegroups")?;
             let page = page(&query)?;
-            let (names, next) = page.cut(session.account.node_groups.keys().cloned().collect());
+            let (names, next) = session.cut(page, session.account.node_groups.keys().cloned().collect());
             Ok(with_token(json!({ "nodegroups": names }), next))
         }
         Request::DescribeNodegroup { cluster, name } => {

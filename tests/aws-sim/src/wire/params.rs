@@ -8,6 +8,18 @@ use crate::account::Tags;
 use crate::error::{ApiError, ApiResult, ec2};
 use crate::glob;
 
+/// First segments of parameters that name resources.
+const NAMING: &[&str] = &[
+    "AutoScalingGroupName",
+    "AutoScalingGroupNames",
+    "InstanceId",
+    "InstanceIds",
+    "LaunchTemplateId",
+    "LaunchTemplateName",
+    "ResourceId",
+    "SubnetId",
+];
+
 #[derive(Clone, Debug, Default)]
 pub struct Params(BTreeMap<String, String>);
 
@@ -38,6 +50,14 @@ impl Page {
                 .min(largest),
         };
         Ok(Self { start, size })
+    }
+
+    /// The same page, with so many items at most.
+    pub fn at_most(self, size: Option<usize>) -> Self {
+        Self {
+            size: size.map_or(self.size, |size| self.size.min(size)),
+            ..self
+        }
     }
 
     /// The items of the page, and the token of the next one.
@@ -123,6 +143,16 @@ impl Params {
                 })
             })
             .collect()
+    }
+
+    /// The values of parameters that name resources.
+    pub fn names(&self) -> Vec<String> {
+        let naming = |key: &str| {
+            let first = key.split('.').next().unwrap_or_default();
+            NAMING.contains(&first)
+        };
+        let found = self.0.iter().filter(|(k, _)| naming(k));
+        found.map(|(_, v)| v.clone()).collect()
     }
 
     /// For the journal.

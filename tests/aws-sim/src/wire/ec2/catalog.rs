@@ -41,7 +41,7 @@ pub(super) fn types(session: &mut Session<'_>, params: &Params) -> ApiResult<Xml
             found.push(ty);
         }
     }
-    let (found, next) = page(params)?.cut(found);
+    let (found, next) = session.cut(page(params)?, found);
     let mut xml = Xml::default();
     xml.list("instanceTypeSet", "item", found, show_type)
         .optional("nextToken", next);
@@ -117,7 +117,7 @@ pub(super) fn offerings(session: &mut Session<'_>, params: &Params) -> ApiResult
             }
         }
     }
-    let (found, next) = page(params)?.cut(found);
+    let (found, next) = session.cut(page(params)?, found);
     let mut xml = Xml::default();
     xml.list(
         "instanceTypeOfferingSet",
@@ -168,7 +168,7 @@ pub(super) fn subnets(session: &mut Session<'_>, params: &Params) -> ApiResult<X
             found.push(subnet);
         }
     }
-    let (found, next) = page(params)?.cut(found);
+    let (found, next) = session.cut(page(params)?, found);
     let mut xml = Xml::default();
     xml.list("subnetSet", "item", found, |x, subnet| {
         x.text("subnetId", &subnet.spec.id)

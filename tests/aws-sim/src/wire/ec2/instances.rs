@@ -33,7 +33,7 @@ pub(super) fn describe(session: &mut Session<'_>, params: &Params) -> ApiResult<
             found.push(instance);
         }
     }
-    let (found, next) = page(params)?.cut(found);
+    let (found, next) = session.cut(page(params)?, found);
     let mut xml = Xml::default();
     let owner = &session.account.settings.account_id;
     xml.list("reservationSet", "item", found, |x, instance| {

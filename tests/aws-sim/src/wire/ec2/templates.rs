@@ -157,7 +157,7 @@ pub(super) fn describe(session: &mut Session<'_>, params: &Params) -> ApiResult<
             found.push(template);
         }
     }
-    let (found, next) = page(params)?.cut(found);
+    let (found, next) = session.cut(page(params)?, found);
     let mut xml = Xml::default();
     xml.list("launchTemplates", "item", found, |x, t| show(x, session, t))
         .optional("nextToken", next);
@@ -183,7 +183,7 @@ pub(super) fn describe_versions(session: &mut Session<'_>, params: &Params) -> A
         let find = |v: &String| session.account.find_template_version(&reference, v);
         wanted.iter().map(find).collect::<ApiResult<_>>()?
     };
-    let (versions, next) = page(params)?.cut(versions);
+    let (versions, next) = session.cut(page(params)?, versions);
     let mut xml = Xml::default();
     xml.list("launchTemplateVersionSet", "item", versions, |x, v| {
         show_version(x, session, template, v)

@@ -149,6 +149,38 @@ impl Request {
         }
     }
 
+    /// Names of resources that the request speaks of; of an ARN also its parts, such as the group's name.
+    pub fn names(&self) -> Vec<String> {
+        let named = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+        match self {
+            Request::DescribeCluster { cluster } | Request::ListNodegroups { cluster, .. } => {
+                named(&[cluster.as_str()])
+            }
+            Request::CreateNodegroup { cluster, body, .. } => {
+                named(&[cluster.as_str(), body.nodegroup_name.as_str()])
+            }
+            Request::DescribeNodegroup { cluster, name } | Request::DeleteNodegroup { cluster, name } => {
+                named(&[cluster.as_str(), name.as_str()])
+            }
+            Request::ListUpdates { cluster, query } | Request::DescribeUpdate { cluster, query, .. } => {
+                let group = value(query, "nodegroupName");
+                named(
+                    &[Some(cluster.as_str()), group]
+                        .into_iter()
+                        .flatten()
+                        .collect::<Vec<_>>(),
+                )
+            }
+            Request::TagResource { arn, .. }
+            | Request::UntagResource { arn, .. }
+            | Request::ListTagsForResource { arn } => {
+                let mut names: Vec<String> = named(&[arn.as_str()]);
+                names.extend(arn.split('/').map(str::to_owned));
+                names
+            }
+        }
+    }
+
     /// For the journal.
     pub fn parameters(&self) -> Value {
         match self {
