@@ -60,8 +60,9 @@ class Aws:
         return self.call("GET", f"journal?since={since}{only}")["entries"]
 
     def mutations(self, since: int = 0) -> list[str]:
-        """Actions that changed something, in order."""
-        return [entry["action"] for entry in self.journal(since, True) if entry["outcome"] == "OK"]
+        """Actions of callers that changed something, in order; what was changed by hand is not among them."""
+        calls = [e for e in self.journal(since, True) if e["outcome"] == "OK" and e["principal"] != "by-hand"]
+        return [entry["action"] for entry in calls]
 
     # -- what there is
 
@@ -98,6 +99,29 @@ class Aws:
 
     def release(self) -> int:
         return self.call("DELETE", "holds")["released"]
+
+    def fault(self, kind: str, **fields) -> int:
+        """Sets a fault and returns its number; kinds and fields: tests/aws-sim/FAULTS.md."""
+        return self.call("POST", "faults", {"kind": kind, **fields})["id"]
+
+    def faults(self) -> list[dict]:
+        """Those that are set, with their hits and whether they are active still."""
+        return self.call("GET", "faults")["faults"]
+
+    def remove_fault(self, number: int):
+        self.call("DELETE", f"faults/{number}")
+
+    def clear_faults(self) -> int:
+        return self.call("DELETE", "faults")["removed"]
+
+    def faulty(self, since: int = 0) -> list[dict]:
+        """Entries of the journal that a fault made or met."""
+        return [entry for entry in self.journal(since) if "fault" in entry]
+
+    def change_by_hand(self, change: str, **fields):
+        """Somebody else changes "size" (group, min, max, desired), "tags" (resource, set, remove), or ends an
+        instance: "terminate" (instance)."""
+        self.call("POST", "changes", {"change": change, **fields})
 
     # -- models in the bucket
 
