@@ -73,6 +73,12 @@ pub struct Serve {
     /// Where the engine runs, instead of what the model's config.yaml says.
     #[arg(long, env = "PINNACE_DEVICE")]
     pub device: Option<crate::model::config::Device>,
+    /// Revision as the operator names it; `/load` tells it.
+    #[arg(long, env = "PINNACE_REVISION", default_value = "", value_parser = revision)]
+    pub revision: String,
+    /// NVML library that tells of the GPUs; by default libnvidia-ml.so.1, where the loader finds it.
+    #[arg(long, env = "PINNACE_NVML_LIBRARY")]
+    pub nvml_library: Option<PathBuf>,
     /// Verified models are kept here, by digest.
     #[arg(long, env = "PINNACE_CACHE_DIR", default_value = "/var/cache/pinnace")]
     pub cache_dir: PathBuf,
@@ -108,6 +114,18 @@ fn optional_digest(text: &str) -> Result<OptionalDigest, String> {
         return Ok(OptionalDigest(None));
     }
     text.parse().map(|digest| OptionalDigest(Some(digest)))
+}
+
+/// What Kubernetes takes as the value of a label; `/load` has room for no more.
+fn revision(text: &str) -> Result<String, String> {
+    const MAX_BYTES: usize = 63;
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if text.len() > MAX_BYTES || !text.chars().all(fits) {
+        return Err(format!(
+            "a revision is at most {MAX_BYTES} letters, digits, '-', '_' and '.'"
+        ));
+    }
+    Ok(text.to_owned())
 }
 
 impl Serve {
@@ -150,6 +168,16 @@ mod tests {
         assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));
         for bad in ["5", "s", "-1s", "1d", ""] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn revisions() {
+        assert_eq!(revision(""), Ok(String::new()));
+        assert_eq!(revision("2fd69ee6fc67b240"), Ok("2fd69ee6fc67b240".to_owned()));
+        assert!(revision(&"x".repeat(63)).is_ok());
+        for bad in ["x".repeat(64).as_str(), "a b", "\"", "ä"] {
+            assert!(revision(bad).is_err(), "{bad}");
         }
     }
 

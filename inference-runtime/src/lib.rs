@@ -4,6 +4,7 @@
 //! `server::listener` (sockets, timers) -> `server::route` -> `admission` (permit) -> `protocol` (parse) ->
 //! `worker` (queue, one engine a thread) -> `protocol` (encode). The way of a model, once at start:
 //! `model::source` -> `model::digest` -> `model::config` -> `engine` -> `model::warmup` -> ready.
+//! On the side: `load` counts what passes and `nvml` watches the GPUs; `/load` on the admin port tells both.
 //! `lifecycle` ties both together and is the only place that ends the process.
 
 pub mod admission;
@@ -11,8 +12,10 @@ pub mod args;
 pub mod engine;
 pub mod failure;
 pub mod lifecycle;
+pub mod load;
 pub mod metrics;
 pub mod model;
+pub mod nvml;
 pub mod protocol;
 pub mod server;
 pub mod worker;

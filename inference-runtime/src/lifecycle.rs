@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 use crate::args::Serve;
 use crate::engine::onnx::OnnxLoader;
@@ -21,6 +22,7 @@ use crate::server::listener::{self, Limits};
 use crate::server::route;
 use crate::server::state::{Ready, Serving};
 use crate::worker::Workers;
+use crate::{load, nvml};
 
 /// Connections on the admin port: a kubelet, an operator and a few scrapers.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -32,6 +34,8 @@ pub enum StartError {
         address: std::net::SocketAddr,
         source: std::io::Error,
     },
+    #[error("cannot start the thread that watches GPUs")]
+    Nvml { source: std::io::Error },
     #[error("cannot watch for signals")]
     Signal { source: std::io::Error },
 }
@@ -41,6 +45,7 @@ pub async fn run(args: Serve) -> Result<ExitCode, StartError> {
     let serving = Arc::new(Serving::new(&args));
     let (stop, stopping) = watch::channel(false);
     let mut signals = Signals::new()?;
+    watch_load(&args, &serving)?;
     let admin = listen(args.admin_listen).await?;
     let port = listen(args.listen).await?;
     let limits = |connections, max_age| Limits {
@@ -102,6 +107,25 @@ pub async fn run(args: Serve) -> Result<ExitCode, StartError> {
         ready.workers.close();
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Starts what `/load` needs: a tick a second, and the GPUs.
+fn watch_load(args: &Serve, serving: &Arc<Serving>) -> Result<(), StartError> {
+    nvml::start(args.nvml_library.clone(), Arc::clone(&serving.gpus))
+        .map_err(|source| StartError::Nvml { source })?;
+    let serving = Arc::clone(serving);
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(load::TICK);
+        // Late ticks are not made up for: snapshots carry their own times.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let now = Instant::now();
+            serving.load.advance(now);
+            serving.gpus.watch(now);
+        }
+    });
+    Ok(())
 }
 
 fn too_slow(args: &Serve) -> LoadFailure {
@@ -210,7 +234,7 @@ fn build(args: &Serve, folder: &ModelFolder, serving: &Serving) -> Result<Ready,
         warmup::warm(engine.as_mut(), &model, &samples)?;
     }
     clock.phase("warm_up");
-    let workers = Workers::start(engines).map_err(|error| {
+    let workers = Workers::start(engines, &serving.load).map_err(|error| {
         LoadFailure::permanent(
             Reason::ModelInvalid,
             format!("engine threads do not start: {error}"),

@@ -1,11 +1,15 @@
 //! Prometheus metrics. Labels are static words and the model's name; never the text of an error.
 
+use std::sync::Arc;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::nvml::{Board, GpuMetrics};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Labels {
@@ -42,8 +46,8 @@ fn latency() -> Histogram {
     Histogram::new(exponential_buckets(50e-6, 1.5, 32))
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    pub fn new(gpus: Arc<Board>) -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("pinnace"),
             requests: Family::default(),
@@ -60,11 +64,10 @@ impl Default for Metrics {
             ready: Gauge::default(),
         };
         metrics.register();
+        metrics.registry.register_collector(Box::new(GpuMetrics(gpus)));
         metrics
     }
-}
 
-impl Metrics {
     fn register(&mut self) {
         let registry = &mut self.registry;
         registry.register(
@@ -130,7 +133,7 @@ mod tests {
 
     #[test]
     fn names() {
-        let metrics = Metrics::default();
+        let metrics = Metrics::new(Arc::default());
         let labels = Labels {
             model: "m".into(),
             version: "1".into(),

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::admission::Permit;
 use crate::engine::{Batch, Engine, Outputs, RunError};
+use crate::load::Load;
 use crate::protocol::ApiError;
 
 /// One request on its way to an engine.
@@ -45,13 +46,13 @@ pub struct Workers {
 
 impl Workers {
     /// Starts a thread an engine.
-    pub fn start(engines: Vec<Box<dyn Engine>>) -> std::io::Result<Arc<Self>> {
+    pub fn start(engines: Vec<Box<dyn Engine>>, load: &Arc<Load>) -> std::io::Result<Arc<Self>> {
         let workers = Arc::new(Self::default());
         for (index, engine) in engines.into_iter().enumerate() {
-            let shared = Arc::clone(&workers);
+            let (shared, load) = (Arc::clone(&workers), Arc::clone(load));
             std::thread::Builder::new()
                 .name(format!("engine-{index}"))
-                .spawn(move || shared.work(engine))?;
+                .spawn(move || shared.work(engine, &load))?;
         }
         Ok(workers)
     }
@@ -89,9 +90,11 @@ impl Workers {
         }
     }
 
-    fn work(&self, mut engine: Box<dyn Engine>) {
+    fn work(&self, mut engine: Box<dyn Engine>, load: &Load) {
+        let clock = load.engine();
         while let Some(job) = self.next() {
             let started = Instant::now();
+            load.queued(started - job.queued);
             if job.answer.is_closed() {
                 continue;
             }
@@ -104,12 +107,15 @@ impl Workers {
                 continue;
             }
             let mut outputs = Outputs::default();
+            clock.begin(started);
             let result = catch_unwind(AssertUnwindSafe(|| engine.run(&job.batch, &mut outputs)));
+            let ended = Instant::now();
+            clock.end(ended);
             let result = match result {
                 Ok(Ok(())) => Ok(Done {
                     outputs,
                     waited: started - job.queued,
-                    ran: started.elapsed(),
+                    ran: ended - started,
                     permit: job.permit,
                 }),
                 Ok(Err(RunError::Refused(message))) => Err(ApiError::invalid(message)),
@@ -164,7 +170,7 @@ mod tests {
 
     #[test]
     fn answers_refuses_and_survives_a_panic() {
-        let workers = Workers::start(vec![Box::new(Fake)]).unwrap();
+        let workers = Workers::start(vec![Box::new(Fake)], &Arc::new(Load::new("", Instant::now()))).unwrap();
         let later = Instant::now() + Duration::from_secs(60);
         assert!(ask(&workers, 1, later).is_ok());
         assert_eq!(ask(&workers, 0, later).err().unwrap().status.as_u16(), 500);

@@ -29,6 +29,7 @@ pub async fn infer(
     request: Request<Incoming>,
 ) -> Result<Reply, ApiError> {
     let started = Instant::now();
+    serving.load.offered();
     let mut counts = Counts::default();
     let result = match check(serving, model, version, request.headers()) {
         Ok((ready, header_length)) => admitted(serving, ready, header_length, request, &mut counts).await,
@@ -37,6 +38,11 @@ pub async fn infer(
             Err(error)
         }
     };
+    match &result {
+        Ok(_) => serving.load.answered(started.elapsed()),
+        Err(error) if error.retry_after.is_some() => serving.load.refused(),
+        Err(_) => {}
+    }
     let outcome = result.as_ref().map_or_else(|error| error.outcome, |_| "ok");
     let labels = Labels {
         model: serving.model_name.clone(),

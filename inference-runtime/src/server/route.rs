@@ -1,12 +1,14 @@
 //! Paths of both ports.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 
 use super::body::{self, Reply};
 use super::{Serving, infer};
+use crate::load::State;
 use crate::protocol::{ApiError, metadata};
 
 /// The serving port.
@@ -155,9 +157,25 @@ pub async fn admin(serving: Arc<Serving>, request: Request<Incoming>) -> Reply {
                 .set(gauge(serving.model().map_or(0, |ready| ready.workers.waiting())));
             body::reply(StatusCode::OK, TEXT, metrics.encode())
         }
+        (&Method::GET, "/load") => load(&serving),
         _ => body::error(&ApiError::not_found(
-            "this port has /v2/health/live, /v2/health/ready and /metrics",
+            "this port has /v2/health/live, /v2/health/ready, /load and /metrics",
         )),
+    }
+}
+
+fn load(serving: &Serving) -> Reply {
+    let gpus = serving.gpus.newest();
+    let state = State {
+        ready: serving.is_ready(),
+        draining: serving.is_draining(),
+        in_flight: serving.admission.requests(),
+        gpus: gpus.as_deref(),
+    };
+    let report = serving.load.report(&state, Instant::now());
+    match serde_json::to_vec(&report) {
+        Ok(text) => body::reply(StatusCode::OK, "application/json", text),
+        Err(error) => body::error(&ApiError::internal(format!("/load is not encoded: {error}"))),
     }
 }
 

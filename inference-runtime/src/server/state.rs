@@ -2,11 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::admission::Admission;
+use crate::load::Load;
 use crate::metrics::Metrics;
 use crate::model::ServedModel;
+use crate::nvml::Board;
 use crate::worker::Workers;
 
 /// A model with its engines.
@@ -20,6 +22,8 @@ pub struct Serving {
     pub model_name: String,
     pub model_version: String,
     pub admission: Arc<Admission>,
+    pub load: Arc<Load>,
+    pub gpus: Arc<Board>,
     pub metrics: Metrics,
     pub max_body_bytes: usize,
     pub body_timeout: Duration,
@@ -36,11 +40,14 @@ impl Serving {
             bytes: args.max_queue_bytes,
             workers,
         };
+        let gpus = Arc::new(Board::default());
         Self {
             model_name: args.model_name.clone(),
             model_version: args.model_version.clone(),
             admission: Admission::new(limits),
-            metrics: Metrics::default(),
+            load: Arc::new(Load::new(&args.revision, Instant::now())),
+            metrics: Metrics::new(Arc::clone(&gpus)),
+            gpus,
             max_body_bytes: args.max_body_bytes,
             body_timeout: args.body_timeout,
             request_timeout: args.request_timeout,
@@ -56,6 +63,7 @@ impl Serving {
 
     pub fn set_model(&self, ready: Ready) {
         if self.ready.set(ready).is_ok() {
+            self.load.model_ready(Instant::now());
             self.metrics.ready.set(1);
         }
     }
