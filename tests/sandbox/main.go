@@ -4,6 +4,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"pinnace.dev/sandbox/cluster"
 	"pinnace.dev/sandbox/component"
 	"pinnace.dev/sandbox/image"
+	"pinnace.dev/sandbox/responder"
 )
 
 func main() {
@@ -55,6 +57,7 @@ func commands() *cobra.Command {
 	simple("status", "Say whether it runs, and with which nodes", false, func() error { return status(layout) })
 	simple("init", "", true, func() error { return cluster.Init(layout) })
 	simple("supervise", "", true, func() error { return cluster.Supervise(layout) })
+	simple("responder", "", true, func() error { return respond(layout) })
 	root.AddCommand(&cobra.Command{
 		Use: "exec -- COMMAND...", Short: "Run a command inside the cluster's namespaces", Args: cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error { return cluster.Exec(layout, args) },
@@ -81,6 +84,16 @@ func up(layout cluster.Layout) error {
 	}
 	return cluster.Up(layout, func() error {
 		return image.Write(pause, filepath.Join(layout.Images(), image.FileName(pause.Tag)))
+	})
+}
+
+// respond is the component that answers for all pods on KWOK nodes.
+func respond(layout cluster.Layout) error {
+	return responder.Run(responder.Config{
+		Kubeconfig: layout.Kubeconfig(),
+		Range:      netip.MustParsePrefix(cluster.KwokRange),
+		Socket:     layout.Responder(),
+		Script:     layout.LoadScript(),
 	})
 }
 

@@ -93,6 +93,7 @@ func TestTheControlSocketRefusesWhatItCannotDo(t *testing.T) {
 		{"DELETE", "/nodes/" + SystemNode, "", http.StatusForbidden},
 		{"DELETE", "/nodes/unknown", "", http.StatusNoContent},
 		{"POST", "/kill/unknown", "", http.StatusNotFound},
+		{"POST", "/load-script", "{}", http.StatusServiceUnavailable},
 	}
 	for _, c := range cases {
 		if got := control(t, s, c.method, c.path, c.body); got.Code != c.code {

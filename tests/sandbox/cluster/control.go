@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"sort"
 	"strings"
@@ -84,6 +86,7 @@ func (s *supervisor) routes() http.Handler {
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
+	mux.Handle("/load-script", s.responder())
 	for verb, signal := range map[string]syscall.Signal{"kill": syscall.SIGKILL, "stop": syscall.SIGSTOP, "cont": syscall.SIGCONT} {
 		mux.HandleFunc("POST /"+verb+"/{name}", func(w http.ResponseWriter, r *http.Request) {
 			if err := s.signal(r.PathValue("name"), signal); err != nil {
@@ -114,6 +117,20 @@ func (s *supervisor) create(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusCreated, info)
 	default:
 		answer(w, http.StatusOK, info)
+	}
+}
+
+// responder passes a request on, to the component that knows what a load script is.
+func (s *supervisor) responder() http.Handler {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", s.layout.Responder())
+	}
+	return &httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(&url.URL{Scheme: "http", Host: "responder"}) },
+		Transport: &http.Transport{DialContext: dial},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			http.Error(w, "the responder does not answer: "+err.Error(), http.StatusServiceUnavailable)
+		},
 	}
 }
 

@@ -79,10 +79,11 @@ func controlPlane(l Layout) []program {
 			"--manage-all-nodes=false",
 			"--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
 			"--node-lease-duration-seconds=40",
-			"--cidr=198.19.128.0/17",
+			"--cidr=" + KwokRange,
 			"--node-ip=" + InsideAddress,
 			"--server-address=127.0.0.1:10247",
 		}},
+		{"responder", []string{"--data=" + l.Root}},
 	}
 }
 

@@ -45,6 +45,8 @@ func Init(l Layout) error {
 		{"ip", "link", "set", InsideLink, "up"},
 		// There is no default route; kube-proxy turns these addresses into pods' before a packet leaves.
 		{"ip", "route", "add", ServiceRange, "dev", InsideLink},
+		// No interface has these addresses, and the responder listens on them all the same.
+		{"ip", "route", "add", "local", KwokRange, "dev", "lo"},
 	}); err != nil {
 		return err
 	}

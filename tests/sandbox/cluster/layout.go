@@ -18,11 +18,13 @@ const (
 	HostAddress   = "198.18.0.2"
 	LinkBits      = "/30"
 	NodeRange     = "198.19.0.0/16"
-	ServiceRange  = "10.96.0.0/16"
-	KubernetesIP  = "10.96.0.1"
-	HostLink      = "pinnace0"
-	InsideLink    = "uplink"
-	SystemNode    = "sandbox-system"
+	// KwokRange is the upper half of NodeRange: pods on KWOK nodes, all served by the responder.
+	KwokRange    = "198.19.128.0/17"
+	ServiceRange = "10.96.0.0/16"
+	KubernetesIP = "10.96.0.1"
+	HostLink     = "pinnace0"
+	InsideLink   = "uplink"
+	SystemNode   = "sandbox-system"
 	// MaxGPUNodes that are real; each takes a kubelet and a containerd, about 180 MiB.
 	MaxGPUNodes = 4
 	// CgroupPrefix of the directories of all nodes.
@@ -49,6 +51,12 @@ func (l Layout) Kubeconfig() string { return l.path("kubeconfig") }
 
 // Control is the unix socket of the supervisor.
 func (l Layout) Control() string { return l.path("control.sock") }
+
+// Responder is the unix socket on which the responder takes load scripts.
+func (l Layout) Responder() string { return l.path("responder.sock") }
+
+// LoadScript in force.
+func (l Layout) LoadScript() string { return l.path("load-script.json") }
 
 // Images that every node imports when it starts.
 func (l Layout) Images() string { return l.path("images") }
