@@ -16,10 +16,10 @@ def test_real_nodes_first_then_simulated_ones(world):
     assert real["labels"]["eks.amazonaws.com/nodegroup"] == "pn-nodes"
     assert real["taints"] == [{"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}]
     assert {n["spec"]["providerID"] for n in api.nodes.values()} == {f"aws:///us-east-1a/{i}" for i in ids}
-    assert "kwok.x-k8s.io/node" not in api.nodes[real["name"]]["metadata"].get("annotations", {})
+    assert "kwok.x-k8s.io/node" not in api.nodes[real["name"]]["metadata"]["labels"]
 
     (fake,) = [n for name, n in api.nodes.items() if name != real["name"]]
-    assert fake["metadata"]["annotations"] == {"kwok.x-k8s.io/node": "fake"}
+    assert fake["metadata"]["labels"]["kwok.x-k8s.io/node"] == "fake"
     assert fake["status"]["conditions"][0]["status"] == "True"
     assert fake["status"]["allocatable"]["cpu"] == "3920m" and fake["status"]["allocatable"]["memory"] == "14162Mi"
     assert fake["metadata"]["labels"]["topology.kubernetes.io/zone"] == "us-east-1a"

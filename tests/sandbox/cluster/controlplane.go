@@ -77,7 +77,8 @@ func controlPlane(l Layout) []program {
 			"--config=" + l.conf("kwok.yaml"),
 			// All nodes would be a fight with the kubelets of the real ones.
 			"--manage-all-nodes=false",
-			"--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
+			// Not by annotation: kwok looks at those only when a node is new, and aws-sim's are taken over later.
+			"--manage-nodes-with-label-selector=kwok.x-k8s.io/node=fake",
 			"--node-lease-duration-seconds=40",
 			"--cidr=" + KwokRange,
 			"--node-ip=" + InsideAddress,

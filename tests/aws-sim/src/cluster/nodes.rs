@@ -1,4 +1,5 @@
-//! Node objects. KWOK takes over those that carry its annotation.
+//! Node objects. KWOK takes over those that carry its label, and lets go of those that lose it. (Of its annotation it would
+//! notice neither: it watches by label, and looks at annotations only when a Node is new.)
 
 use std::path::Path;
 
@@ -74,7 +75,7 @@ impl Nodes {
     }
 
     pub async fn hand_to_kwok(&self, spec: &NodeSpec) -> Result<(), ClusterError> {
-        self.annotate(spec, json!("fake")).await?;
+        self.label(spec, json!("fake")).await?;
         let status = json!({ "status": { "conditions": [ready(true)] } });
         let patch = Patch::Strategic(&status);
         let failed = |source| call("patch", spec, source);
@@ -87,11 +88,11 @@ impl Nodes {
 
     /// The machine goes down: nobody reports for the Node any more.
     pub async fn take_from_kwok(&self, spec: &NodeSpec) -> Result<(), ClusterError> {
-        self.annotate(spec, Value::Null).await
+        self.label(spec, Value::Null).await
     }
 
-    async fn annotate(&self, spec: &NodeSpec, value: Value) -> Result<(), ClusterError> {
-        let patch = json!({ "metadata": { "annotations": { KWOK: value } } });
+    async fn label(&self, spec: &NodeSpec, value: Value) -> Result<(), ClusterError> {
+        let patch = json!({ "metadata": { "labels": { KWOK: value } } });
         match self
             .api
             .patch(&spec.name, &PatchParams::default(), &Patch::Merge(&patch))
