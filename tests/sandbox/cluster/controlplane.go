@@ -69,8 +69,11 @@ func controlPlane(l Layout) []program {
 			// A quarter of the CPU that 10,000 joining nodes cost.
 			"--controllers=*,-ttl-controller",
 			"--node-monitor-grace-period=40s",
+			// Its 20 calls a second would be 15 s of waiting for 300 pods.
+			"--kube-api-qps=500",
+			"--kube-api-burst=1000",
 		)},
-		{"kube-scheduler", kubeconfig("kube-scheduler")},
+		{"kube-scheduler", append(kubeconfig("kube-scheduler"), "--kube-api-qps=500", "--kube-api-burst=1000")},
 		{"kube-proxy", []string{"--config=" + l.conf("kube-proxy.yaml"), "--hostname-override=" + SystemNode}},
 		{"kwok", []string{
 			"--kubeconfig=" + l.Kubeconfig(),
