@@ -21,6 +21,8 @@ pub enum ConditionType {
     ScalingLimited,
     /// At least 80 % of the replicas that were asked for their load have answered lately.
     MetricsFresh,
+    /// Every node of the pool is made from its spec as it is now.
+    ImageUpToDate,
     /// Node groups with this pool's name exist that belong to a pool that is gone.
     Orphaned,
     /// All that the user waits for is done.
@@ -114,6 +116,7 @@ impl ConditionType {
             Self::ScalingActive => "ScalingActive",
             Self::ScalingLimited => "ScalingLimited",
             Self::MetricsFresh => "MetricsFresh",
+            Self::ImageUpToDate => "ImageUpToDate",
             Self::Orphaned => "Orphaned",
             Self::Ready => "Ready",
             Self::Reconciling => "Reconciling",

@@ -224,6 +224,14 @@ impl<C: NodeGroups> Applier<C> {
                 return false;
             }
         }
+        if !plan.evict.is_empty() && !progress.note(self.check_owner(api, pool).await) {
+            return false;
+        }
+        for eviction in &plan.evict {
+            if !progress.note(self.evict(eviction).await) {
+                return false;
+            }
+        }
         if plan.finalizer == Finalizer::Remove {
             return progress.note(self.check_owner(api, pool).await)
                 && progress.note(
@@ -291,6 +299,11 @@ pub fn describe(plan: &FleetPlan, subject: &Subject) -> String {
             }));
             words.extend(part.cloud.iter().map(action_words));
             words.extend(
+                part.evict
+                    .iter()
+                    .map(|e| format!("evict {}/{}", e.namespace, e.pod)),
+            );
+            words.extend(
                 part.conditions
                     .iter()
                     .filter(|c| c.status == Some(false))
@@ -335,6 +348,7 @@ fn action_words(action: &CloudAction) -> String {
     let target = action.group().map_or("template", |g| g.0.as_str());
     match action {
         CloudAction::Grow { desired, .. } => format!("grow {target} to {desired}"),
+        CloudAction::Retract { desired, .. } => format!("retract the orders of {target}, {desired} stay"),
         CloudAction::Remove {
             instances, desired, ..
         } => {

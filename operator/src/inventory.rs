@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use planner::observed::{CloudErrorClass, CloudObserved, CloudTrouble};
+use planner::pool::retract;
 use tokio::sync::Notify;
 
 use crate::cloud::{CatalogQuery, NodeGroups};
@@ -71,8 +72,10 @@ impl Inventory {
         loop {
             let query = self.catalog.load_full().unwrap_or_default();
             match cloud.describe(&query).await {
-                Ok(cloud) => {
+                Ok(mut cloud) => {
                     metrics.called("describe", None);
+                    let before = self.latest.load_full();
+                    retract::note_waiting(&mut cloud, before.as_ref().map(|read| &read.cloud));
                     let asked = CatalogQuery::clone(&query);
                     self.latest.store(Some(Arc::new(Read { cloud, asked })));
                 }

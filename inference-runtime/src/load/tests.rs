@@ -129,7 +129,10 @@ fn queue_delays_have_inclusive_bounds() {
     let expected = serde_json::json!([2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
     assert_eq!(process.report()["queueDelayCounts"], expected);
     process.seconds(6, 0, 0);
-    assert_eq!(process.report()["queueDelayCounts"], serde_json::json!(vec![0; 13]));
+    assert_eq!(
+        process.report()["queueDelayCounts"],
+        serde_json::json!(vec![0; 13])
+    );
 }
 
 #[test]

@@ -275,6 +275,15 @@ pub struct ScalingObserved {
     pub instances: Vec<InstanceObserved>,
     /// The newest launch that failed after the newest that succeeded.
     pub launch_failure: Option<LaunchFailure>,
+    /// The newest order of which nothing came, see `pool::retract::note_waiting`.
+    pub unfilled: Option<Unfilled>,
+}
+
+/// How long nothing came of an order: when it was first and when it was last seen waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unfilled {
+    pub since: Timestamp,
+    pub seen: Timestamp,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::autoscaler::Decision;
-use crate::observed::{ModelKey, PoolName};
+use crate::observed::{ModelKey, PodObserved, PoolName};
 use crate::workload::Settled;
 
 /// The plan of everything, made at one moment from one snapshot.
@@ -52,6 +52,8 @@ pub struct PoolPlan {
     pub finalizer: Finalizer,
     pub node_marks: Vec<NodeMark>,
     pub cloud: Vec<CloudAction>,
+    /// Pods that a roll moves off cordoned nodes. Disruption budgets may refuse; planned again until the pod is gone.
+    pub evict: Vec<Eviction>,
     /// Nodes that the pods need.
     pub nodes_wanted: u32,
     /// Of a pool being deleted: since when nothing of it was found in AWS.
@@ -100,6 +102,26 @@ pub enum NodeMark {
     Reclaim { node: String },
 }
 
+/// A graceful eviction of exactly this pod, through the API that heeds disruption budgets.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Eviction {
+    pub namespace: String,
+    pub pod: String,
+    /// Precondition: a pod of the same name made anew is another one.
+    pub uid: String,
+}
+
+impl Eviction {
+    #[must_use]
+    pub fn of(pod: &PodObserved) -> Self {
+        Self {
+            namespace: pod.namespace.clone(),
+            pod: pod.name.clone(),
+            uid: pod.uid.clone(),
+        }
+    }
+}
+
 /// Name of an EKS node group of ours.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GroupName(pub String);
@@ -111,6 +133,12 @@ pub enum CloudAction {
     Create(Box<GroupSpec>),
     /// Desired size, never lower than what it was in the snapshot.
     Grow {
+        group: GroupName,
+        pool_uid: String,
+        desired: u32,
+    },
+    /// Take back an order that is not filled: protect what lives, then lower the desired size, never below what lives.
+    Retract {
         group: GroupName,
         pool_uid: String,
         desired: u32,
@@ -151,6 +179,7 @@ impl CloudAction {
         match self {
             Self::Create(spec) => Some(&spec.name),
             Self::Grow { group, .. }
+            | Self::Retract { group, .. }
             | Self::Remove { group, .. }
             | Self::DeleteGroup { group, .. }
             | Self::Adopt { group, .. }
@@ -166,6 +195,7 @@ impl CloudAction {
             Self::Create(spec) => &spec.pool_uid,
             Self::Adopt { from_uid, .. } => from_uid,
             Self::Grow { pool_uid, .. }
+            | Self::Retract { pool_uid, .. }
             | Self::Remove { pool_uid, .. }
             | Self::DeleteGroup { pool_uid, .. }
             | Self::DeleteTemplate { pool_uid, .. }
@@ -179,6 +209,7 @@ impl CloudAction {
         match self {
             Self::Create(_) => "create",
             Self::Grow { .. } => "grow",
+            Self::Retract { .. } => "retract",
             Self::Remove { .. } => "remove",
             Self::DeleteGroup { .. } => "delete_group",
             Self::DeleteTemplate { .. } => "delete_template",

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! demand (pods without a node, replicas not created yet)
-//!   -> packed into ready nodes, draining nodes, nodes on their way        nodes.rs
+//!   -> packed into ready nodes, draining nodes, nodes on their way        place.rs, nodes.rs
+//!   -> nodes of an earlier spec give way to nodes of today's              roll.rs
 //!   -> what finds no room: new nodes of the best offering                 grow.rs
+//!   -> orders that are refused, overdue or needed by nobody: taken back   retract.rs
 //!   -> nodes that nobody needs: cordon, wait, remove                      nodes.rs, remove.rs
 //! a pool that is being deleted                                            deletion.rs
 //! what a node group is made from                                          group.rs
@@ -13,7 +15,10 @@ pub mod deletion;
 pub mod group;
 pub mod grow;
 pub mod nodes;
+pub mod place;
 pub mod remove;
+pub mod retract;
+pub mod roll;
 
 use crds::{GpuPool, Reason};
 
@@ -24,6 +29,7 @@ use crate::plan::{CloudAction, Finalizer, PoolPlan};
 use crate::shrink::Shrink;
 use crate::view::{self, View};
 use nodes::NodePlan;
+use roll::Roll;
 
 /// What one pool has to serve.
 pub struct Task<'a> {
@@ -68,10 +74,11 @@ pub fn plan(view: &View, task: &Task, budget: &mut Budget) -> (PoolPlan, Option<
             Some((Reason::NodesLaunching, "The pool is being taken over".to_owned())),
         );
     }
-    let nodes = NodePlan::of(view, task);
+    let nodes = NodePlan::of(view, task, &Roll::of(view, task));
     plan.nodes_wanted = nodes.needed;
     plan.node_marks.clone_from(&nodes.marks);
-    let mut shortage = None;
+    plan.evict.clone_from(&nodes.moves.evict);
+    let (mut shortage, mut roll_blocked) = (None, None);
     if view.cloud().is_some() {
         plan.cloud.extend(adopt(view, task));
         match accept::pool(view, task.pool) {
@@ -83,10 +90,11 @@ pub fn plan(view: &View, task: &Task, budget: &mut Budget) -> (PoolPlan, Option<
             // Neither buys nor gives back: what the spec asks for is not known.
             Some(refusal) => shortage = (!nodes.unplaced.is_empty()).then_some(refusal),
             None => {
-                let growth = grow::plan(view, task, &nodes.unplaced, budget);
+                let growth = grow::plan(view, task, &nodes, budget);
                 plan.nodes_wanted += growth.nodes_needed;
                 plan.cloud.extend(growth.actions);
                 shortage = growth.shortage;
+                roll_blocked = growth.surge_blocked;
                 let removals = remove::plan(view, task, &nodes, &plan.cloud);
                 plan.cloud.extend(removals);
             }
@@ -95,6 +103,7 @@ pub fn plan(view: &View, task: &Task, budget: &mut Budget) -> (PoolPlan, Option<
     }
     let missing = shortage.is_some() || !nodes.unplaced.is_empty();
     shortage = cloud_shortage(view, task, missing).or(shortage);
+    plan.conditions.extend(roll::condition(view, task, roll_blocked));
     plan.next_check = nodes.next_check;
     let withheld = withhold(view, &mut plan);
     (plan, withheld.or(shortage))

@@ -163,11 +163,11 @@ fn conditions_moved(old: &[Condition], new: &[Condition]) -> bool {
 /// One event for each condition whose status or reason changes.
 fn events(old: &[Condition], planned: &[WantedCondition]) -> Vec<PlannedEvent> {
     use ConditionType::{
-        Accepted, Available, CapacityReady, MetricsFresh, ModelReady, Orphaned, Ready, Reconciling,
-        ScalingActive, ScalingLimited, Stalled,
+        Accepted, Available, CapacityReady, ImageUpToDate, MetricsFresh, ModelReady, Orphaned, Ready,
+        Reconciling, ScalingActive, ScalingLimited, Stalled,
     };
     let told = planned.iter().filter(|p| match p.type_ {
-        Accepted | CapacityReady | Available | ModelReady | Orphaned | ScalingActive => true,
+        Accepted | CapacityReady | Available | ImageUpToDate | ModelReady | Orphaned | ScalingActive => true,
         // They say once more what others say, or what is no news.
         Ready | Reconciling | Stalled | MetricsFresh | ScalingLimited => false,
     });
@@ -182,8 +182,7 @@ fn events(old: &[Condition], planned: &[WantedCondition]) -> Vec<PlannedEvent> {
     .map(|p| PlannedEvent {
         warning: p.reason == Reason::PdbConflict
             || p.status == Some(false)
-                && p.reason != Reason::NodesLaunching
-                && p.reason != Reason::PodsStarting,
+                && ![Reason::NodesLaunching, Reason::PodsStarting, Reason::RollingOut].contains(&p.reason),
         reason: p.reason,
         message: format!("{}: {}", p.type_.as_str(), p.message),
     })

@@ -9,7 +9,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use crate::capacity::{self, Demand};
 use crate::observed::{
     Allocatable, CloudObserved, GroupObserved, InstanceType, ModelKey, NodeObserved, Observed, PodObserved,
-    PoolName, ProviderId,
+    PoolName, ProviderId, ScalingObserved,
 };
 
 /// Sorts before the name of any pool.
@@ -235,8 +235,14 @@ pub fn requested(group: &GroupObserved) -> u32 {
 /// Instances of a group that are not on their way out.
 #[must_use]
 pub fn live(group: &GroupObserved) -> u32 {
+    group.scaling.as_ref().map_or(0, living)
+}
+
+/// Instances of an Auto Scaling group that are not on their way out.
+#[must_use]
+pub fn living(scaling: &ScalingObserved) -> u32 {
     use crate::observed::Lifecycle::{InService, Pending};
-    let instances = group.scaling.iter().flat_map(|s| &s.instances);
+    let instances = scaling.instances.iter();
     let alive = instances.filter(|i| matches!(i.lifecycle, Pending | InService));
     u32::try_from(alive.count()).unwrap_or(u32::MAX)
 }

@@ -14,6 +14,7 @@ mod plan {
     mod grow;
     mod kube;
     mod render;
+    mod retract;
     mod scaling;
     mod settled;
     mod shrink;

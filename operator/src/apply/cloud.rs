@@ -28,7 +28,8 @@ fn allowed(mutations: CloudMutations, action: &CloudAction) -> bool {
 pub fn destroys(action: &CloudAction) -> bool {
     match action {
         CloudAction::Create(_) | CloudAction::Grow { .. } | CloudAction::Adopt { .. } => false,
-        CloudAction::Remove { .. }
+        CloudAction::Retract { .. }
+        | CloudAction::Remove { .. }
         | CloudAction::DeleteGroup { .. }
         | CloudAction::DeleteTemplate { .. }
         | CloudAction::Release { .. } => true,

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use crds::Reason;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Api, Resource, ResourceExt as _};
-use planner::plan::{NodeMark, ObjectRef, PlannedEvent};
+use planner::plan::{Eviction, NodeMark, ObjectRef, PlannedEvent};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -174,6 +174,27 @@ impl<C> Applier<C> {
         match self.send("mark", node, api.patch(node, &params, &patch)).await {
             Ok(_) => Ok(true),
             Err(error) if is_code(&error, &[404]) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `Ok(false)`: a disruption budget says not now (429), or the pod is gone or another one.
+    ///
+    /// Not by `Api::evict`: kube 5.0 sends its options as `delete_options`, which no API server reads, and with it the uid.
+    pub(super) async fn evict(&self, eviction: &Eviction) -> Result<bool, ApplyError> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &eviction.namespace);
+        let body = json!({
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"namespace": eviction.namespace, "name": eviction.pod},
+            "deleteOptions": {"preconditions": {"uid": eviction.uid}},
+        });
+        let params = PostParams::default();
+        let call = api.create_subresource::<Value, Value>("eviction", &eviction.pod, &params, &body);
+        let label = format!("{}/{}", eviction.namespace, eviction.pod);
+        match self.send("evict", &label, call).await {
+            Ok(_) => Ok(true),
+            Err(error) if is_code(&error, &[404, 409, 429]) => Ok(false),
             Err(error) => Err(error),
         }
     }

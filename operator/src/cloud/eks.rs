@@ -124,6 +124,11 @@ impl NodeGroups for Eks {
                 pool_uid,
                 desired,
             } => self.grow(group, pool_uid, *desired).await,
+            CloudAction::Retract {
+                group,
+                pool_uid,
+                desired,
+            } => self.remove(group, pool_uid, &[], *desired).await,
             CloudAction::Remove {
                 group,
                 pool_uid,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crds::gpu_pool::DeletionPolicy;
 use crds::{Reason, condition::WantedCondition};
 
-use super::{Task, remove};
+use super::{Task, remove, retract};
 use crate::observed::CloudMutations;
 use crate::plan::{CloudAction, Finalizer, NodeMark, PoolPlan};
 use crate::status::wanted;
@@ -117,27 +117,11 @@ fn give_back_nodes(view: &View, task: &Task, plan: &mut PoolPlan) {
         if remove::is_empty(group) {
             plan.cloud.push(remove::delete(group, task.uid));
         } else {
-            plan.cloud.extend(give_back_group(group, task.uid, &leaving));
+            let retraction = retract::order(group, task.uid, 0);
+            plan.cloud
+                .extend(retraction.or_else(|| remove::shrink(group, task.uid, &leaving)));
         }
     }
-}
-
-/// As `remove::shrink`, but an order that was never filled is withdrawn even if it did not fail yet.
-fn give_back_group(
-    group: &crate::observed::GroupObserved,
-    uid: &str,
-    leaving: &BTreeSet<&str>,
-) -> Option<CloudAction> {
-    let scaling = group.scaling.as_ref()?;
-    if scaling.desired > view::live(group) && scaling.instances.is_empty() {
-        return Some(CloudAction::Remove {
-            group: group.name.clone(),
-            pool_uid: uid.to_owned(),
-            instances: vec![],
-            desired: 0,
-        });
-    }
-    remove::shrink(group, uid, leaving, true)
 }
 
 /// The finalizer goes after two "absent" answers, `absent_twice` apart (reads of AWS lag behind its writes).

@@ -1,20 +1,16 @@
 //! New nodes: from the best offering that has them, spread over zones, within every limit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::Reason;
-use jiff::SignedDuration;
 
-use super::{Budget, Shortage, Task, group};
-use crate::capacity::{self, Demand};
+use super::nodes::NodePlan;
+use super::{Budget, Shortage, Task, group, retract, roll};
+use crate::capacity;
 use crate::observed::{GroupObserved, GroupState};
 use crate::plan::{CloudAction, GroupName};
 use crate::price;
 use crate::view::{self, View};
-
-/// An offering that had nothing to sell is asked again this long after its last refusal, while another has not refused
-/// (Cluster Autoscaler and Karpenter keep an offering out for 3 minutes too).
-const REFUSAL_MEMORY: SignedDuration = SignedDuration::from_mins(3);
 
 #[derive(Debug, Default)]
 pub struct Growth {
@@ -22,6 +18,8 @@ pub struct Growth {
     /// Nodes beyond those there or ordered.
     pub nodes_needed: u32,
     pub shortage: Option<Shortage>,
+    /// Why nodes that only a roll needs cannot be bought.
+    pub surge_blocked: Option<Shortage>,
 }
 
 /// An instance type in a subnet, with the pool's groups of today's spec there.
@@ -36,10 +34,10 @@ struct Offering<'a> {
     added: u32,
 }
 
-pub fn plan(view: &View, task: &Task, unplaced: &[Demand], budget: &mut Budget) -> Growth {
+pub fn plan(view: &View, task: &Task, nodes: &NodePlan, budget: &mut Budget) -> Growth {
     let mut growth = Growth::default();
     let offerings = offerings(view, task);
-    growth.actions.extend(withdraw_refused(view, task, &offerings));
+    growth.actions = retract::plan(view, task, nodes, &given_up(&offerings));
     let tiers = tiers(view, task, offerings);
     let Some(room) = tiers
         .first()
@@ -47,12 +45,19 @@ pub fn plan(view: &View, task: &Task, unplaced: &[Demand], budget: &mut Budget) 
     else {
         return growth;
     };
-    let (needed, _) = capacity::nodes_for(unplaced, &room);
+    let (needed, _) = capacity::nodes_for(&nodes.unplaced, &room);
     growth.nodes_needed = needed;
-    if needed == 0 {
+    let surge = roll::surge(view, task, nodes, &room);
+    if needed + surge == 0 {
         return growth;
     }
-    let allowed = within_limits(view, task, needed, budget, &mut growth);
+    let (allowed, blocked) = within_limits(view, task, needed + surge, budget);
+    if allowed >= needed {
+        // Demand gets all that it needs: what stands in the way, stands in the way of the roll.
+        growth.surge_blocked = blocked;
+    } else {
+        growth.shortage = blocked;
+    }
     let mut left = allowed;
     for mut tier in tiers {
         left = order(view, task, &mut tier, left, budget, &mut growth);
@@ -60,7 +65,9 @@ pub fn plan(view: &View, task: &Task, unplaced: &[Demand], budget: &mut Budget) 
             break;
         }
     }
-    if growth.shortage.is_none() {
+    if needed == 0 {
+        growth.surge_blocked = growth.surge_blocked.or(growth.shortage.take());
+    } else if growth.shortage.is_none() {
         let message = format!("{needed} nodes are being ordered");
         growth.shortage = Some((Reason::NodesLaunching, message));
     }
@@ -68,7 +75,8 @@ pub fn plan(view: &View, task: &Task, unplaced: &[Demand], budget: &mut Budget) 
 }
 
 /// The pool's and the operator's caps and the launch budget.
-fn within_limits(view: &View, task: &Task, needed: u32, budget: &mut Budget, growth: &mut Growth) -> u32 {
+fn within_limits(view: &View, task: &Task, needed: u32, budget: &Budget) -> (u32, Option<Shortage>) {
+    let mut shortage = None;
     let cap = u32::try_from(task.pool.spec.limits.max_nodes).unwrap_or(0);
     let requested: u32 = view.groups(task.uid).map(view::requested).sum();
     let by_pool = cap.saturating_sub(requested);
@@ -77,21 +85,22 @@ fn within_limits(view: &View, task: &Task, needed: u32, budget: &mut Budget, gro
             "{needed} more nodes are needed, but limits.maxNodes is {cap} and {requested} exist or are ordered; raise \
              it, or let models use another pool"
         );
-        growth.shortage = Some((Reason::PoolLimit, message));
+        shortage = Some((Reason::PoolLimit, message));
     } else if needed > budget.nodes {
         let message = format!(
             "{needed} more nodes are needed, but the operator's --max-nodes leaves {}; raise it",
             budget.nodes
         );
-        growth.shortage = Some((Reason::PoolLimit, message));
+        shortage = Some((Reason::PoolLimit, message));
     } else if needed > budget.launches {
         let message = format!(
             "{needed} more nodes are needed and {} may be launched now; the rest follows (--launch-per-second)",
             budget.launches
         );
-        growth.shortage = Some((Reason::LaunchBudget, message));
+        shortage = Some((Reason::LaunchBudget, message));
     }
-    needed.min(by_pool).min(budget.nodes).min(budget.launches)
+    let allowed = needed.min(by_pool).min(budget.nodes).min(budget.launches);
+    (allowed, shortage)
 }
 
 fn offerings<'a>(view: &View<'a>, task: &Task<'a>) -> Vec<Offering<'a>> {
@@ -111,7 +120,7 @@ fn offerings<'a>(view: &View<'a>, task: &Task<'a>) -> Vec<Offering<'a>> {
             offerings.push(Offering {
                 instance_type,
                 subnet,
-                refused: shards.iter().any(|g| refused(view, g)),
+                refused: shards.iter().any(|g| retract::is_refused(view, g)),
                 nodes: shards.iter().map(|g| view::requested(g)).sum(),
                 shards,
                 added: 0,
@@ -121,27 +130,13 @@ fn offerings<'a>(view: &View<'a>, task: &Task<'a>) -> Vec<Offering<'a>> {
     offerings
 }
 
-fn refused(view: &View, group: &GroupObserved) -> bool {
-    let Some(scaling) = &group.scaling else {
-        return false;
-    };
-    let Some(failure) = &scaling.launch_failure else {
-        return false;
-    };
-    let waiting = scaling.desired > view::live(group);
-    failure.no_capacity && (waiting || view.now.duration_since(failure.at) < REFUSAL_MEMORY)
-}
-
-/// What was ordered and not filled is withdrawn before another offering is asked.
-fn withdraw_refused(view: &View, task: &Task, offerings: &[Offering]) -> Vec<CloudAction> {
-    if !view.inventory_is_fresh() || offerings.iter().all(|o| o.refused) {
-        return vec![];
+/// Groups whose orders are taken back before another offering is asked. While all refuse, orders stand: AWS tries by itself.
+fn given_up<'a>(offerings: &[Offering<'a>]) -> BTreeSet<&'a GroupName> {
+    if offerings.iter().all(|o| o.refused) {
+        return BTreeSet::new();
     }
-    let waiting = offerings.iter().filter(|o| o.refused).flat_map(|o| &o.shards);
-    let none = std::collections::BTreeSet::new();
-    waiting
-        .filter_map(|g| super::remove::shrink(g, task.uid, &none, true))
-        .collect()
+    let refused = offerings.iter().filter(|o| o.refused);
+    refused.flat_map(|o| &o.shards).map(|g| &g.name).collect()
 }
 
 /// Offerings by type, in order of price per GPU; those that refused lately come after all others.

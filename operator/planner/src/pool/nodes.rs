@@ -1,18 +1,17 @@
 //! Which of the pool's nodes are needed, which are surplus, and what finds no room on any.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::Reason;
 use jiff::Timestamp;
 
-use super::{Shortage, Task};
+use super::place::{self, Kind, Place};
+use super::roll::{self, Moves, Roll};
+use super::{Shortage, Task, retract};
 use crate::capacity::{self, Bin, Demand};
-use crate::observed::{Allocatable, Lifecycle, NodeObserved, ProviderId};
+use crate::observed::{NodeObserved, ProviderId};
 use crate::plan::{GroupName, NodeMark};
 use crate::view::{self, View};
-
-/// A removal may still be on its way to AWS this long after it could first be sent; a node is not reclaimed then.
-const REMOVAL_IN_FLIGHT: jiff::SignedDuration = jiff::SignedDuration::from_mins(2);
 
 /// What becomes of the nodes of a pool.
 #[derive(Debug, Default)]
@@ -24,90 +23,65 @@ pub struct NodePlan<'a> {
     pub needed: u32,
     /// Nodes to give back now: cordoned, empty, and idle for long enough.
     pub removable: Vec<&'a ProviderId>,
-    /// Orders not filled that nobody needs any more, by group.
-    pub surplus_orders: BTreeSet<GroupName>,
+    /// Orders not filled that are needed, by group.
+    pub needed_orders: BTreeMap<GroupName, u32>,
     /// Nodes that are on their way and needed, and those of them that are Ready and lack GPUs.
     pub arriving: u32,
     pub without_gpus: u32,
+    /// The next step of a roll, if one is due.
+    pub moves: Moves<'a>,
     pub next_check: Option<Timestamp>,
-}
-
-/// A place where pods can go, in the order in which places are tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place<'a> {
-    /// Holds something already.
-    Occupied(&'a str),
-    Empty(&'a str),
-    Draining(&'a str),
-    /// A node that is not usable yet; `true` when it is Ready and its GPUs are missing.
-    Joining(&'a str, bool),
-    /// An instance without a node yet.
-    Instance,
-    /// Ordered, not launched.
-    Order(&'a GroupName),
 }
 
 impl<'a> NodePlan<'a> {
     #[must_use]
-    pub fn of(view: &View<'a>, task: &Task<'a>) -> Self {
-        let mut places = node_places(view, task);
-        places.extend(ordered_places(view, task));
-        places.sort_by(|a, b| a.0.cmp(&b.0));
-        let mut bins: Vec<Bin> = places
-            .iter()
-            .map(|(_, free)| Bin {
-                free: *free,
-                used: false,
-            })
-            .collect();
+    pub fn of(view: &View<'a>, task: &Task<'a>, roll: &Roll<'a>) -> Self {
+        let places = place::places(view, task, roll);
+        let bins = places.iter().map(|place| Bin {
+            free: place.free,
+            used: false,
+        });
+        let mut bins: Vec<Bin> = bins.collect();
+        let unplaced = capacity::pack(&task.demand, &mut bins);
+        let by_demand: Vec<bool> = bins.iter().map(|b| b.used).collect();
         let mut plan = Self {
-            unplaced: capacity::pack(&task.demand, &mut bins),
+            unplaced,
+            moves: roll::moves(view, task, roll, &places, &mut bins),
             ..Self::default()
         };
-        let used: Vec<(Place, bool)> = places
-            .iter()
-            .map(|(p, _)| *p)
-            .zip(bins.iter().map(|b| b.used))
-            .collect();
-        plan.count(&used);
-        let filled: BTreeSet<&str> = used
-            .iter()
-            .filter(|(_, used)| *used)
-            .filter_map(|(p, _)| p.node())
-            .collect();
+        let mut filled = BTreeSet::new();
+        for ((place, demanded), bin) in places.iter().zip(by_demand).zip(&bins) {
+            plan.count(place, demanded, bin.used);
+            if demanded || bin.used {
+                filled.extend(place.node());
+            }
+        }
         for (id, node) in view.nodes(task.name) {
-            plan.mark(view, task, (id, node), filled.contains(node.name.as_str()));
+            let wanted = filled.contains(node.name.as_str());
+            plan.mark(view, task, roll, (id, node), wanted);
         }
         plan
     }
 
-    fn count(&mut self, used: &[(Place<'a>, bool)]) {
-        let mut needed_orders = BTreeSet::new();
-        for (place, used) in used {
-            match place {
-                Place::Occupied(_) => self.needed += 1,
-                Place::Order(group) if !used => {
-                    self.surplus_orders.insert((*group).clone());
-                }
-                _ if !used => {}
-                Place::Empty(_) | Place::Draining(_) => self.needed += 1,
-                Place::Joining(_, lacks_gpus) => {
-                    self.needed += 1;
-                    self.arriving += 1;
-                    self.without_gpus += u32::from(*lacks_gpus);
-                }
-                Place::Instance => {
-                    self.needed += 1;
-                    self.arriving += 1;
-                }
-                Place::Order(group) => {
-                    needed_orders.insert(*group);
-                    self.needed += 1;
-                    self.arriving += 1;
-                }
-            }
+    /// `demanded`: the pool's own demand needs it; `moved`: a roll does.
+    fn count(&mut self, place: &Place<'a>, demanded: bool, moved: bool) {
+        if let Kind::Order(group) = place.kind
+            && (demanded || moved)
+        {
+            *self.needed_orders.entry(group.clone()).or_default() += 1;
         }
-        self.surplus_orders.retain(|group| !needed_orders.contains(group));
+        if !demanded && !place.holds {
+            return;
+        }
+        self.needed += 1;
+        match place.kind {
+            Kind::Occupied(_) | Kind::Empty(_) | Kind::Draining(_) => {}
+            Kind::Joining(_, lacks_gpus) => {
+                self.arriving += 1;
+                self.without_gpus += u32::from(lacks_gpus);
+            }
+            Kind::Instance | Kind::Order(_) => self.arriving += 1,
+        }
     }
 
     /// `wanted`: pods were packed into it.
@@ -115,6 +89,7 @@ impl<'a> NodePlan<'a> {
         &mut self,
         view: &View<'a>,
         task: &Task<'a>,
+        roll: &Roll<'a>,
         node: (&'a ProviderId, &'a NodeObserved),
         wanted: bool,
     ) {
@@ -126,7 +101,8 @@ impl<'a> NodePlan<'a> {
         let Some(since) = node.victim_since else {
             let usable = node.ready && node.allocatable.gpus > 0;
             let surplus = !holds && !wanted && !node.unschedulable && (usable || !empty);
-            if surplus && view.observed.settings.mutations == crate::observed::CloudMutations::All {
+            let surplus = surplus && view.observed.settings.mutations == crate::observed::CloudMutations::All;
+            if surplus || self.moves.drain.contains(node.name.as_str()) {
                 let name = node.name.clone();
                 self.marks.push(NodeMark::Drain {
                     node: name,
@@ -135,7 +111,9 @@ impl<'a> NodePlan<'a> {
             }
             return;
         };
-        if holds || wanted {
+        // What is being emptied for a roll goes on; whether it is, only AWS can say.
+        let leaves = roll.is_outdated(id) || view.cloud().is_none();
+        if wanted || (holds && !leaves) {
             self.marks.push(NodeMark::Reclaim {
                 node: node.name.clone(),
             });
@@ -184,6 +162,16 @@ impl<'a> NodePlan<'a> {
                 )
             });
         }
+        if let Some(group) = view.groups(task.uid).find(|g| retract::is_stuck(g)) {
+            let message = format!(
+                "An order of {} in {} has not been filled for {} minutes and AWS gives no reason; see the activity of its Auto \
+                 Scaling group, and whether its Launch process is suspended",
+                group.instance_type,
+                group.zone,
+                retract::ORDER_PATIENCE.as_mins()
+            );
+            return Some((Reason::NodeGroupUnhealthy, message));
+        }
         if let Some(issue) = view.groups(task.uid).find_map(|g| g.issues.first()) {
             return Some((Reason::NodeGroupUnhealthy, format!("EKS reports: {issue}")));
         }
@@ -197,80 +185,4 @@ impl<'a> NodePlan<'a> {
         let message = format!("{} nodes are being launched", self.arriving);
         Some((Reason::NodesLaunching, message))
     }
-}
-
-impl<'a> Place<'a> {
-    fn node(&self) -> Option<&'a str> {
-        match self {
-            Place::Occupied(name) | Place::Empty(name) | Place::Draining(name) | Place::Joining(name, _) => {
-                Some(name)
-            }
-            Place::Instance | Place::Order(_) => None,
-        }
-    }
-}
-
-fn node_places<'a>(view: &View<'a>, task: &Task<'a>) -> Vec<(Place<'a>, Allocatable)> {
-    let mut places = vec![];
-    for (id, node) in view.nodes(task.name) {
-        let name = node.name.as_str();
-        // Pods that are on their way out leave their room to those that wait.
-        let staying = view
-            .pods_on(name)
-            .iter()
-            .filter(|p| !p.terminating && !task.shrink.is_victim(p));
-        let taken = staying
-            .clone()
-            .fold(Allocatable::default(), |sum, p| sum.plus(&p.requests));
-        let holds = staying.clone().any(|p| p.owner.is_some());
-        let usable = node.ready && node.allocatable.gpus > 0;
-        let emptied = task.shrink.emptied.contains(name);
-        if let Some(since) = node.victim_since {
-            if usable && !emptied && (holds || may_reclaim(view, node, since)) {
-                places.push((Place::Draining(name), node.allocatable.minus(&taken)));
-            }
-        } else if node.unschedulable {
-            // Cordoned by somebody else: holds what it holds, takes nothing.
-            if holds {
-                places.push((Place::Occupied(name), Allocatable::default()));
-            }
-        } else if holds {
-            places.push((Place::Occupied(name), node.allocatable.minus(&taken)));
-        } else if usable && !emptied {
-            places.push((Place::Empty(name), node.allocatable.minus(&taken)));
-        } else if !usable {
-            let room = view.type_of(id).and_then(|t| view.new_node(task.name, t));
-            places.push((Place::Joining(name, node.ready), room.unwrap_or_default()));
-        }
-    }
-    places
-}
-
-/// A removal of the node cannot be on its way: it was never empty and due, or AWS has been read long after.
-fn may_reclaim(view: &View, node: &NodeObserved, since: Timestamp) -> bool {
-    let due = since
-        .saturating_add(view.observed.settings.node_idle)
-        .unwrap_or(Timestamp::MAX);
-    let settled = due.saturating_add(REMOVAL_IN_FLIGHT).unwrap_or(Timestamp::MAX);
-    view.now < due
-        || view.model_pods_on(&node.name).next().is_some()
-        || view.cloud().is_some_and(|cloud| cloud.read_at > settled)
-}
-
-fn ordered_places<'a>(view: &View<'a>, task: &Task<'a>) -> Vec<(Place<'a>, Allocatable)> {
-    let known: BTreeSet<&str> = view.nodes(task.name).map(|(id, _)| id.instance_id()).collect();
-    let mut places = vec![];
-    for group in view.groups(task.uid) {
-        let Some(scaling) = &group.scaling else { continue };
-        let Some(room) = view.new_node(task.name, &group.instance_type) else {
-            continue;
-        };
-        let alive = |l: Lifecycle| matches!(l, Lifecycle::Pending | Lifecycle::InService);
-        let living: Vec<_> = scaling.instances.iter().filter(|i| alive(i.lifecycle)).collect();
-        let nodeless = living.iter().filter(|i| !known.contains(i.id.as_str()));
-        places.extend(nodeless.map(|_| (Place::Instance, room)));
-        let unfilled = (scaling.desired as usize).saturating_sub(living.len());
-        places.extend((0..unfilled).map(|_| (Place::Order(&group.name), room)));
-    }
-    places
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::nodes::NodePlan;
-use super::{Task, group};
+use super::{Task, roll};
 use crate::observed::{GroupObserved, GroupState, Lifecycle};
 use crate::plan::{CloudAction, GroupName};
 use crate::view::{self, View};
@@ -16,7 +16,7 @@ pub fn plan(view: &View, task: &Task, nodes: &NodePlan, planned: &[CloudAction])
     }
     let busy: BTreeSet<&GroupName> = planned.iter().filter_map(CloudAction::group).collect();
     let leaving: BTreeSet<&str> = nodes.removable.iter().map(|id| id.instance_id()).collect();
-    let current = current_hashes(view, task);
+    let current = roll::current_hashes(view, task);
     let mut actions = vec![];
     for group in view.groups(task.uid).filter(|g| !busy.contains(&g.name)) {
         let outdated = !current.contains(group.owner.spec_hash.as_str());
@@ -25,20 +25,14 @@ pub fn plan(view: &View, task: &Task, nodes: &NodePlan, planned: &[CloudAction])
             actions.push(delete(group, task.uid));
             continue;
         }
-        let unneeded_order = nodes.surplus_orders.contains(&group.name);
-        actions.extend(shrink(group, task.uid, &leaving, unneeded_order));
+        actions.extend(shrink(group, task.uid, &leaving));
     }
     actions.extend(delete_templates(view, task, &current));
     actions
 }
 
-/// Ends exactly the instances that left, and withdraws an order that cannot be filled and is not needed.
-pub(super) fn shrink(
-    group: &GroupObserved,
-    uid: &str,
-    leaving: &BTreeSet<&str>,
-    unneeded_order: bool,
-) -> Option<CloudAction> {
+/// Ends exactly the instances that left, where nothing is ordered beside.
+pub(super) fn shrink(group: &GroupObserved, uid: &str, leaving: &BTreeSet<&str>) -> Option<CloudAction> {
     if !matches!(group.state, GroupState::Active | GroupState::Degraded) {
         return None;
     }
@@ -51,8 +45,7 @@ pub(super) fn shrink(
     {
         return None;
     }
-    let unfilled = scaling.desired > view::live(group);
-    if unfilled && !(unneeded_order && scaling.launch_failure.is_some()) {
+    if scaling.desired > view::live(group) {
         return None;
     }
     let in_service = scaling
@@ -88,17 +81,6 @@ pub fn delete(group: &GroupObserved, uid: &str) -> CloudAction {
         group: group.name.clone(),
         pool_uid: uid.to_owned(),
     }
-}
-
-fn current_hashes(view: &View, task: &Task) -> BTreeSet<String> {
-    let spec = &task.pool.spec;
-    let pairs = spec
-        .instance_types
-        .iter()
-        .flat_map(|t| spec.subnet_ids.iter().map(move |s| (t, s)));
-    pairs
-        .map(|(t, s)| group::spec(view, task, t, s, 0).spec_hash)
-        .collect()
 }
 
 /// Templates of hashes that no group has and none will have.

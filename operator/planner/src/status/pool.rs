@@ -68,11 +68,14 @@ pub fn fill(
     let summary = Summary {
         old: &old.conditions,
         generation,
-        settled: shortage.is_none() && accepted.status == Some(true) && plan.cloud.is_empty(),
+        settled: shortage.is_none()
+            && accepted.status == Some(true)
+            && plan.cloud.is_empty()
+            && plan.conditions.iter().all(|c| c.status == Some(true)),
         stalled: refusal.is_some() || shortage.is_some_and(|(reason, _)| *reason == Reason::CloudDenied),
         blocker: refusal.or_else(|| shortage.cloned()),
     };
-    plan.conditions = vec![accepted, capacity];
+    plan.conditions.splice(0..0, [accepted, capacity]);
     plan.conditions.extend(orphaned(task, orphans));
     plan.events = events(&old.conditions, &plan.conditions);
     plan.conditions

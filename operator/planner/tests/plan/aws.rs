@@ -205,6 +205,9 @@ impl Aws {
                 assert!(*desired <= group.spec.max_nodes);
                 group.desired = group.desired.max(*desired);
             }
+            CloudAction::Retract { group, desired, .. } => {
+                self.groups.get_mut(group).unwrap().remove(&[], *desired, now);
+            }
             CloudAction::Remove {
                 group,
                 instances,

@@ -143,7 +143,7 @@ fn an_order_that_was_never_filled_is_withdrawn() {
     let group = fixture.add_group("g5.xlarge", "subnet-0a1");
     fixture.scaling(&group).desired = 3;
     fixture.delete_pool();
-    assert_eq!(step(&fixture).0, ["remove g5.xlarge/us-east-1a/0 [] to 0"]);
+    assert_eq!(step(&fixture).0, ["retract g5.xlarge/us-east-1a/0 to 0"]);
 }
 
 #[test]

@@ -411,6 +411,7 @@ pub fn observed_group(spec: &GroupSpec, zone: &str, created: Timestamp) -> Group
             max: spec.max_nodes,
             instances: vec![],
             launch_failure: None,
+            unfilled: None,
         }),
         issues: vec![],
     }

@@ -27,6 +27,7 @@ fn from_zero() {
           create g5.xlarge/subnet-0c3/0
           Accepted=True Accepted: The spec can be used
           CapacityReady=False NodesLaunching: 3 nodes are being ordered
+          ImageUpToDate=True UpToDate: Every node is of the pool's spec
           Ready=False NodesLaunching: 3 nodes are being ordered
           Reconciling=True NewGeneration: The spec is being brought into effect
           Stalled=False UpToDate: Nothing stands in the way
@@ -191,7 +192,7 @@ fn what_is_sold_out_is_withdrawn_and_bought_elsewhere() {
     let a = fixture.add_group("g5.xlarge", "subnet-0a1");
     let b = fixture.add_group("g5.xlarge", "subnet-0b2");
     fixture.refuse(&a, 2);
-    let withdraw = "remove g5.xlarge/us-east-1a/0 [] to 0";
+    let withdraw = "retract g5.xlarge/us-east-1a/0 to 0";
     assert_eq!(
         bought(&fixture),
         (vec![withdraw.into()], "False NoCapacity".into())
@@ -209,7 +210,7 @@ fn what_is_sold_out_is_withdrawn_and_bought_elsewhere() {
     assert_eq!(bought(&fixture), (vec![], "False NoCapacity".into()));
     // Three minutes later the first zone is worth another try.
     fixture.pass(181);
-    assert_eq!(bought(&fixture).0, ["remove g5.xlarge/us-east-1b/0 [] to 0"]);
+    assert_eq!(bought(&fixture).0, ["retract g5.xlarge/us-east-1b/0 to 0"]);
 }
 
 #[test]
@@ -223,7 +224,7 @@ fn a_withdrawal_waits_for_what_is_pending_and_keeps_what_lives() {
     fixture.refuse(&group, 4);
     assert_eq!(bought(&fixture).0, [""; 0]);
     fixture.scaling(&group).instances[1].lifecycle = Lifecycle::InService;
-    assert_eq!(bought(&fixture).0, ["remove g5.xlarge/us-east-1a/0 [] to 2"]);
+    assert_eq!(bought(&fixture).0, ["retract g5.xlarge/us-east-1a/0 to 2"]);
     // Not on old data.
     fixture.now = fixture.now.saturating_add(super::fixture::secs(61)).unwrap();
     assert_eq!(bought(&fixture).0, [""; 0]);

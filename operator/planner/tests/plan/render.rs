@@ -91,6 +91,7 @@ fn describe(observed: &Observed, action: &CloudAction) -> String {
     match action {
         CloudAction::Create(spec) => format!("create {}/{}/{}", spec.instance_type, spec.subnet, spec.shard),
         CloudAction::Grow { group, desired, .. } => format!("grow {} to {desired}", place(group)),
+        CloudAction::Retract { group, desired, .. } => format!("retract {} to {desired}", place(group)),
         CloudAction::Remove {
             group,
             instances,

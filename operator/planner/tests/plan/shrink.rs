@@ -54,6 +54,7 @@ fn the_whole_sequence() {
           drain node-1
           Accepted=True Accepted: The spec can be used
           CapacityReady=True CapacityReady: Every pod that can run has a node
+          ImageUpToDate=True UpToDate: Every node is of the pool's spec
           Ready=True Ready: Every pod that can run has a node
           Reconciling=False UpToDate: The spec is in effect
           Stalled=False UpToDate: Nothing stands in the way
@@ -86,6 +87,7 @@ fn the_whole_sequence() {
           remove g5.xlarge/us-east-1a/0 ["i-0000", "i-0001"] to 1
           Accepted=True Accepted: The spec can be used
           CapacityReady=True CapacityReady: Every pod that can run has a node
+          ImageUpToDate=True UpToDate: Every node is of the pool's spec
           Ready=True Ready: Every pod that can run has a node
           Reconciling=True NewGeneration: The spec is being brought into effect
           Stalled=False UpToDate: Nothing stands in the way
@@ -130,11 +132,12 @@ fn wanted_again_before_the_pods_went() {
     fixture.model().spec.replicas = Some(3);
     let plan = fixture.plan();
     expect![[r#"
-        pool g5: 1 nodes wanted
+        pool g5: 3 nodes wanted
           reclaim node-0
           reclaim node-1
           Accepted=True Accepted: The spec can be used
           CapacityReady=True CapacityReady: Every pod that can run has a node
+          ImageUpToDate=True UpToDate: Every node is of the pool's spec
           Ready=True Ready: Every pod that can run has a node
           Reconciling=False UpToDate: The spec is in effect
           Stalled=False UpToDate: Nothing stands in the way
@@ -231,7 +234,12 @@ fn nothing_is_removed_while_an_instance_is_pending_or_ordered() {
     let mut fixture = emptied();
     let group = fixture.cloud().groups.keys().next().unwrap().clone();
     fixture.scaling(&group).desired += 1;
-    assert!(fixture.pool_plan().cloud.is_empty());
+    let retraction = "retract g5.xlarge/us-east-1a/0 to 3";
+    assert_eq!(
+        actions(&fixture.observed, &fixture.pool_plan()),
+        [retraction],
+        "one thing at a time"
+    );
     fixture.add_instance(&group, 9, planner::observed::Lifecycle::Pending);
     assert!(fixture.pool_plan().cloud.is_empty());
 }
@@ -268,6 +276,9 @@ fn an_old_revision_of_the_group_goes_when_it_is_empty() {
         ["delete g5.xlarge/us-east-1b/0"]
     );
     fixture.scaling(&old).desired = 1;
+    let retraction = ["retract g5.xlarge/us-east-1b/0 to 0"];
+    assert_eq!(actions(&fixture.observed, &fixture.pool_plan()), retraction);
+    fixture.add_instance(&old, 9, planner::observed::Lifecycle::InService);
     assert_eq!(actions(&fixture.observed, &fixture.pool_plan()), [""; 0]);
 }
 

@@ -117,6 +117,7 @@ pub(super) fn scaling_observed(
             })
             .collect(),
         launch_failure,
+        unfilled: None,
     }
 }
 

@@ -200,6 +200,7 @@ mod tests {
                 })
                 .collect(),
             launch_failure: None,
+            unfilled: None,
         }
     }
 
