@@ -49,6 +49,30 @@ class Sandbox:
     def load(self, image: pathlib.Path):
         run(self.binary, "image", "load", image)
 
+    def set_load(self, models: dict[str, dict], seed: int = 1, started_at: str | None = None) -> dict:
+        """Posts the load script for pods on KWOK nodes (tests/sandbox/README.md) and returns what is in force.
+
+        `started_at` of an earlier answer goes on with its clock, to change a fault in the middle of a run.
+        """
+        script = {"seed": seed, "models": models} | ({"startedAt": started_at} if started_at else {})
+        words = ["-sS", "--fail-with-body", "--unix-socket", self.control, "--data-binary", "@-"]
+        return json.loads(run("curl", *words, "http://sandbox/load-script", text=json.dumps(script)))
+
+    def cpu_seconds(self) -> float:
+        """CPU time of everything that runs inside, containers included, since it started."""
+        init = json.loads((self.data / "init.pid").read_text())["pid"]
+        namespace = os.readlink(f"/proc/{init}/ns/pid")
+        ticks = 0
+        for entry in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                if os.readlink(entry / "ns/pid") == namespace:
+                    # utime, stime, and both of the children that ended; the name before them may hold spaces.
+                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                    ticks += sum(int(field) for field in fields[11:15])
+            except OSError:
+                continue
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def real_nodes(self) -> list[str]:
         """Names of the nodes with a kubelet, the system node apart."""
         answer = run("curl", "-sS", "--fail", "--unix-socket", self.control, "http://sandbox/nodes")
