@@ -24,7 +24,7 @@ use rand::seq::IndexedRandom as _;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::metrics::Metrics;
-pub use runtime::{LoadError, RuntimeLoad};
+pub use runtime::{LoadError, RuntimeLoad, parse};
 
 /// Pods of a model that are asked in a round: the mean of 500 random ones whose load varies by half of it is within
 /// 5 % of the mean of all, 39 times of 40 (1.96 * 0.5 / sqrt(500) = 4.4 %).

@@ -14,8 +14,9 @@ TIME_SCALE = 20
 class Aws:
     """`site`: a Sandbox or an ApiServer: where it runs, and what it listens on."""
 
-    def __init__(self, site, time_scale: int = TIME_SCALE):
+    def __init__(self, site, time_scale: int = TIME_SCALE, real_nodes: bool = True):
         self.site, self.time_scale = site, time_scale
+        self.control = site.control if real_nodes else None
         self.buckets = site.data / "s3"
         self.log = site.logs / "aws-sim.log"
         self.session = session()
@@ -24,7 +25,7 @@ class Aws:
     def start(self):
         self.buckets.mkdir(parents=True, exist_ok=True)
         subnets = [word for id_, zone in ZONES.items() for word in ("--subnet", f"{id_}={zone}")]
-        real_nodes = ["--control-socket", self.site.control] if self.site.control else []
+        real_nodes = ["--control-socket", self.control] if self.control else []
         command = self.site.command(
             built("aws-sim"), "serve", "--listen", self.site.aws_listen, "--cluster", CLUSTER, "--region", REGION,
             "--node-role", NODE_ROLE, *subnets, "--iam-policy", ROOT / "terraform/modules/operator-iam/policy.json",

@@ -1,5 +1,7 @@
 """An operator beside a cluster, as a process of this machine, under the rights that the chart gives it."""
 
+import subprocess
+
 import yaml
 
 from . import install, objects
@@ -18,7 +20,8 @@ class Beside:
         self.site = ApiServer()
         self.aws = Aws(self.site, time_scale=60)
         self.kube = None
-        self.process = None
+        # The newest operator, and all that were started and not stopped.
+        self.process, self.running = None, []
         self.metrics = ""
 
     def up(self):
@@ -39,9 +42,10 @@ class Beside:
             self.aws.process.wait()
         self.site.down()
 
-    def start(self, *flags: str):
-        """Starts the operator with more flags than the usual, instead of one that runs."""
-        self.stop()
+    def start(self, *flags: str, elect: bool = False, beside_others: bool = False) -> subprocess.Popen:
+        """Starts the operator with more flags than the usual, instead of those that run or beside them."""
+        if not beside_others:
+            self.stop()
         mine = self.site.data / "operator-kubeconfig"
         server = yaml.safe_load(self.site.kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
         write_kubeconfig(mine, {"server": server}, {"as": ACCOUNT})
@@ -50,16 +54,20 @@ class Beside:
         self.process = self.site.spawn(
             "operator", built("operator"), f"--cluster-name={CLUSTER}", f"--region={REGION}",
             f"--aws-endpoint-url={self.site.aws_url}", "--runtime-image=localhost/pinnace-runtime:dev",
-            "--leader-elect=false", "--log-format=text", f"--listen={listen}", *WAITS, *flags,
+            f"--leader-elect={str(elect).lower()}", "--log-format=text", f"--listen={listen}", *WAITS, *flags,
             env={"KUBECONFIG": str(mine), "AWS_ACCESS_KEY_ID": OPERATOR_KEY, "AWS_SECRET_ACCESS_KEY": "anything"},
         )  # fmt: skip
+        self.running.append(self.process)
         eventually(lambda: self.ticks() > 0, "the operator plans", 60)
+        return self.process
 
     def stop(self):
-        if self.process is None or self.process.poll() is not None:
-            return
-        self.process.terminate()
-        assert self.process.wait(timeout=30) == 0, self.site.log("operator")[-2000:]
+        """Ends those that run, in order."""
+        for process in self.running:
+            if process.poll() is None:
+                process.terminate()
+                assert process.wait(timeout=30) == 0, self.site.log("operator")[-2000:]
+        self.running.clear()
 
     def ticks(self) -> float:
         """Plans made by the operator that runs."""

@@ -32,3 +32,21 @@ def model(name: str = MODEL, uri: str = "s3://models/small-ranker", version: str
     }
     metadata = {"name": name, "namespace": NAMESPACE}
     return {"apiVersion": API, "kind": "ModelDeployment", "metadata": metadata, "spec": full | spec}
+
+
+RATE = {"name": "rate", "type": "RequestRate", "requestRate": {"targetPerReplica": 100}}
+QUEUE = {"name": "queue", "type": "QueueDelay", "queueDelay": {"target": "20ms"}}
+GPU = {"name": "gpu", "type": "GpuUtilization", "gpuUtilization": {"targetPercent": 60}}
+
+
+def scaled(minimum: int, maximum: int, metrics: list[dict], down: str = "10s", **spec) -> dict:
+    """A model whose number of replicas follows metrics, down after seconds instead of minutes."""
+    made = model(**spec)
+    del made["spec"]["replicas"]
+    made["spec"]["autoscaling"] = {
+        "minReplicas": minimum,
+        "maxReplicas": maximum,
+        "metrics": metrics,
+        "stabilization": {"scaleUp": "0s", "scaleDown": down},
+    }
+    return made

@@ -17,9 +17,11 @@ TOLERATED_PRICE = 0.02
 
 
 class Stack:
-    def __init__(self):
+    """`real_nodes`: with a kubelet and containers, as many as the sandbox has room for; else KWOK's, any number."""
+
+    def __init__(self, real_nodes: bool = True):
         self.sandbox = Sandbox()
-        self.aws = Aws(self.sandbox)
+        self.aws = Aws(self.sandbox, real_nodes=real_nodes)
         self.kube = None
 
     def up(self):
@@ -57,6 +59,16 @@ class Stack:
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
         assert len(killed) == len(names) > 0, (killed, names)
+
+
+def needs_containers(pytest):
+    """Skips what cannot run here, and says so; a machine of continuous integration that skips has tested nothing."""
+    refuse = pytest.fail if os.environ.get("CI") else pytest.skip
+    for name in ("KUBECONFIG", "KUBEBUILDER_ASSETS"):
+        if os.environ.get(name):
+            refuse(f"{name} is set: these tests need containers on nodes, which the sandbox has; tests/api run there")
+    if os.geteuid() != 0:
+        refuse("the tests on a cluster start containers: they need Linux and root")
 
 
 def operator_processes() -> list[tuple[int, str]]:

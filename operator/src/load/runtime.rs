@@ -105,8 +105,11 @@ struct Gpu {
     utilization_percent: Option<f64>,
 }
 
-/// An answer in the planner's words; on failure why it is none.
-pub(super) fn parse(body: &[u8]) -> Result<ReplicaLoad, String> {
+/// The body of an answer in the planner's words.
+///
+/// # Errors
+/// Says why it is no load of version 1.
+pub fn parse(body: &[u8]) -> Result<ReplicaLoad, String> {
     let answer: Answer = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     if answer.version != VERSION {
         return Err(format!("version {}", answer.version));

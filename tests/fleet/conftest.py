@@ -1,0 +1,51 @@
+"""One installation whose GPU nodes are KWOK's: any number of them, and replicas that answer by a load script."""
+
+import os
+import pathlib
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from harness import install, objects  # noqa: E402
+from harness.stack import Stack, needs_containers  # noqa: E402
+from harness.team import Team  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def stack():
+    needs_containers(pytest)
+    stack = Stack(real_nodes=False)
+    try:
+        stack.up()
+        install.make_namespace(stack.kube, objects.NAMESPACE)
+        yield stack
+    finally:
+        if stack.kube:
+            print(install.operator_log(stack.kube, 60))
+        if not os.environ.get("KEEP"):
+            stack.sandbox.down()
+
+
+class Crowd(Team):
+    """A model whose load is told to its replicas by a script."""
+
+    def load(self, requests: float, started_at: str | None = None, **more) -> dict:
+        """So many requests a second from now on, on replicas that can take 200 each."""
+        script = {"requestsPerSecond": [[0, requests]], "capacity": 200} | more
+        return self.stack.sandbox.set_load({f"{objects.NAMESPACE}/{objects.MODEL}": script}, started_at=started_at)
+
+    def desired(self) -> int:
+        return self.model()["status"]["replicas"]["desired"]
+
+    def clear(self):
+        self.stack.sandbox.set_load({})
+        super().clear()
+
+
+@pytest.fixture
+def crowd(stack):
+    crowd = Crowd(stack)
+    yield crowd
+    crowd.clear()
