@@ -53,6 +53,7 @@ pub const RESOLVED: &str = "pinnace.dev/resolved";
 /// Name of the container that serves.
 pub const CONTAINER: &str = "runtime";
 pub const HTTP_PORT: i32 = 8000;
+pub const GRPC_PORT: i32 = 8001;
 pub const ADMIN_PORT: i32 = 8002;
 
 /// Pod names add 17 characters (`-<hash>-<suffix>`), and a host name has 63.

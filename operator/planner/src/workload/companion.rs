@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use super::cell::{Cell, Rounding, bound};
 use super::{
-    ADMIN_PORT, HTTP_PORT, Shape, cell_label, cell_labels, cell_name, labels, metadata, model_label,
-    own_name, selector, value,
+    ADMIN_PORT, GRPC_PORT, HTTP_PORT, Shape, cell_label, cell_labels, cell_name, labels, metadata,
+    model_label, own_name, selector, value,
 };
 
 /// Endpoints behind one virtual address cost every node of the cluster a rewrite of its rules with each change. From here on
@@ -94,15 +94,22 @@ fn headless(shape: &Shape, cell: &Cell) -> Service {
 fn service_spec(selector: BTreeMap<String, String>) -> ServiceSpec {
     ServiceSpec {
         selector: Some(selector),
-        ports: Some(vec![ServicePort {
-            name: Some("http".to_owned()),
-            port: HTTP_PORT,
-            target_port: Some(IntOrString::String("http".to_owned())),
-            protocol: Some("TCP".to_owned()),
-            app_protocol: Some("http".to_owned()),
-            ..ServicePort::default()
-        }]),
+        ports: Some(vec![
+            service_port("http", HTTP_PORT, "http"),
+            service_port("grpc", GRPC_PORT, "kubernetes.io/h2c"),
+        ]),
         ..ServiceSpec::default()
+    }
+}
+
+fn service_port(name: &str, port: i32, protocol: &str) -> ServicePort {
+    ServicePort {
+        name: Some(name.to_owned()),
+        port,
+        target_port: Some(IntOrString::String(name.to_owned())),
+        protocol: Some("TCP".to_owned()),
+        app_protocol: Some(protocol.to_owned()),
+        ..ServicePort::default()
     }
 }
 
@@ -149,7 +156,7 @@ fn network_policy(shape: &Shape) -> NetworkPolicy {
             ingress: Some(vec![
                 NetworkPolicyIngressRule {
                     from: None,
-                    ports: Some(vec![tcp(HTTP_PORT)]),
+                    ports: Some(vec![tcp(HTTP_PORT), tcp(GRPC_PORT)]),
                 },
                 NetworkPolicyIngressRule {
                     from: Some(vec![admin_from]),

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use crds::gpu_pool::{Taint, TaintEffect};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction,
-    LocalObjectReference, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
-    SeccompProfile, SecurityContext, Toleration, TopologySpreadConstraint, Volume, VolumeMount,
+    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction,
+    LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+    ResourceRequirements, SeccompProfile, SecurityContext, Toleration, TopologySpreadConstraint, Volume,
+    VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -15,7 +16,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::cell::Cell;
 use super::revision::Resolved;
 use super::{
-    ADMIN_PORT, CONTAINER, HTTP_PORT, Shape, account_name, cell_labels, model_label, seconds, selector,
+    ADMIN_PORT, CONTAINER, GRPC_PORT, HTTP_PORT, Shape, account_name, cell_labels, model_label, seconds,
+    selector,
 };
 
 /// User and group "nonroot" of distroless images.
@@ -97,7 +99,11 @@ fn container(shape: &Shape, resolved: &Resolved) -> Container {
         image: Some(resolved.image.clone()),
         args: Some(vec!["serve".to_owned()]),
         env: Some(env(shape, resolved)),
-        ports: Some(vec![port("http", HTTP_PORT), port("admin", ADMIN_PORT)]),
+        ports: Some(vec![
+            port("http", HTTP_PORT),
+            port("grpc", GRPC_PORT),
+            port("admin", ADMIN_PORT),
+        ]),
         resources: Some(resources(shape)),
         // Ready once: the model is loaded. Until then neither of the other probes runs.
         startup_probe: Some(Probe {
@@ -129,6 +135,8 @@ fn container(shape: &Shape, resolved: &Resolved) -> Container {
     }
 }
 
+const REVISION: &str = "PINNACE_REVISION";
+
 /// The runtime's own variables, then those of the operator's settings that do not name one of these.
 fn env(shape: &Shape, resolved: &Resolved) -> Vec<EnvVar> {
     let spec = &shape.model.spec.spec;
@@ -139,6 +147,7 @@ fn env(shape: &Shape, resolved: &Resolved) -> Vec<EnvVar> {
         ("PINNACE_MODEL_VERSION", Some(model.version.clone())),
         ("PINNACE_MODEL_DIGEST", model.digest.clone()),
         ("PINNACE_LISTEN", Some(format!("0.0.0.0:{HTTP_PORT}"))),
+        ("PINNACE_GRPC_LISTEN", Some(format!("0.0.0.0:{GRPC_PORT}"))),
         ("PINNACE_ADMIN_LISTEN", Some(format!("0.0.0.0:{ADMIN_PORT}"))),
         (
             "PINNACE_MAX_QUEUE",
@@ -152,7 +161,7 @@ fn env(shape: &Shape, resolved: &Resolved) -> Vec<EnvVar> {
     let of_settings = resolved
         .env
         .iter()
-        .filter(|(name, _)| !own.iter().any(|(o, _)| o == name));
+        .filter(|(name, _)| *name != REVISION && !own.iter().any(|(o, _)| o == name));
     let variable = |name: &str, value: &str| EnvVar {
         name: name.to_owned(),
         value: Some(value.to_owned()),
@@ -161,7 +170,20 @@ fn env(shape: &Shape, resolved: &Resolved) -> Vec<EnvVar> {
     let given = own
         .iter()
         .filter_map(|(name, value)| Some(variable(name, value.as_ref()?)));
+    // What the replica says of its load names the revision that it is of.
+    let revision = EnvVar {
+        name: REVISION.to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                api_version: Some("v1".to_owned()),
+                field_path: format!("metadata.annotations['{}']", crds::key::REVISION),
+            }),
+            ..EnvVarSource::default()
+        }),
+    };
     given
+        .chain([revision])
         .chain(of_settings.map(|(name, value)| variable(name, value)))
         .collect()
 }
