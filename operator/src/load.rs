@@ -49,6 +49,9 @@ pub struct Target {
 
 pub type Targets = BTreeMap<ModelKey, Vec<Target>>;
 
+/// Pods that are asked in a round.
+type Asked = Vec<(ModelKey, Target)>;
+
 /// Pods that serve, of the models that scale themselves.
 #[must_use]
 pub fn targets(observed: &Observed) -> Targets {
@@ -153,8 +156,8 @@ impl<L: GpuLoad> Loads<L> {
         true
     }
 
-    /// Chooses whom to ask, and forgets everybody else. Who is new has said nothing yet.
-    fn begin(&self) -> (Vec<(ModelKey, Target)>, Vec<(ModelKey, Target)>) {
+    /// Chooses whom to ask, the healthy and the failing, and forgets everybody else. Who is new has said nothing yet.
+    fn begin(&self) -> (Asked, Asked) {
         let now = Timestamp::now();
         let state = &mut *self.lock();
         let mut chosen = vec![];
@@ -180,7 +183,7 @@ impl<L: GpuLoad> Loads<L> {
         chosen.into_iter().partition(fails)
     }
 
-    async fn lane(&self, pods: Vec<(ModelKey, Target)>, concurrency: usize) {
+    async fn lane(&self, pods: Asked, concurrency: usize) {
         let asked = futures::stream::iter(pods).map(|(model, target)| async move {
             let answer = tokio::time::timeout(DEADLINE, self.reader.read(&target.address)).await;
             (model, target, answer.unwrap_or(Err(LoadError::Timeout)))

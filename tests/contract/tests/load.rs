@@ -1,5 +1,7 @@
 //! `/load`: the runtime's own answer, read by the operator.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::{Duration, Instant};
 
 use inference_runtime::load::{Load, QUEUE_DELAYS, State};
