@@ -1,5 +1,6 @@
 //! Engines: one trait. An engine is synchronous, is owned by one thread, and may keep scratch memory.
 
+pub mod merge;
 pub mod onnx;
 pub mod tensor;
 

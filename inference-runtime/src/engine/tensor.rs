@@ -23,6 +23,11 @@ macro_rules! datatypes {
                 match name { $($protocol => Some(Datatype::$variant),)* _ => None }
             }
 
+            /// No elements yet, with room for `count`.
+            pub fn with_capacity(self, count: usize) -> Data {
+                match self { $(Datatype::$variant => Data::$variant(Vec::with_capacity(count))),* }
+            }
+
             /// `count` elements of zero.
             pub fn zeros(self, count: usize) -> Data {
                 match self { $(Datatype::$variant => Data::$variant(vec![<$rust>::default(); count])),* }
@@ -40,6 +45,20 @@ macro_rules! datatypes {
             /// Number of elements.
             pub fn count(&self) -> usize {
                 match self { $(Data::$variant(values) => values.len()),* }
+            }
+
+            /// Appends the elements of another of the same datatype; `false` when it is of another one.
+            pub fn append(&mut self, other: &Data) -> bool {
+                match (self, other) {
+                    $((Data::$variant(own), Data::$variant(more)) => own.extend_from_slice(more),)*
+                    _ => return false,
+                }
+                true
+            }
+
+            /// A copy of the elements in `range`; `None` when it reaches beyond them.
+            pub fn copy_range(&self, range: std::ops::Range<usize>) -> Option<Data> {
+                Some(match self { $(Data::$variant(values) => Data::$variant(values.get(range)?.to_vec())),* })
             }
         }
     };
