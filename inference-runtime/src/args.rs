@@ -37,9 +37,12 @@ pub struct Serve {
     /// Name in the protocol's paths.
     #[arg(long, env = "PINNACE_MODEL_NAME")]
     pub model_name: String,
-    /// Address of the serving port.
+    /// Address of the serving port for HTTP.
     #[arg(long, env = "PINNACE_LISTEN", default_value = "0.0.0.0:8000")]
     pub listen: SocketAddr,
+    /// Address of the serving port for gRPC.
+    #[arg(long, env = "PINNACE_GRPC_LISTEN", default_value = "0.0.0.0:8001")]
+    pub grpc_listen: SocketAddr,
     /// Address of probes and metrics, which overload cannot starve.
     #[arg(long, env = "PINNACE_ADMIN_LISTEN", default_value = "0.0.0.0:8002")]
     pub admin_listen: SocketAddr,
@@ -52,7 +55,7 @@ pub struct Serve {
     /// Bytes of one request body; more are refused with 413.
     #[arg(long, env = "PINNACE_MAX_BODY_BYTES", default_value_t = 16 << 20)]
     pub max_body_bytes: usize,
-    /// Open connections on the serving port; more wait to be accepted.
+    /// Open connections on each serving port; more wait to be accepted.
     #[arg(long, env = "PINNACE_MAX_CONNECTIONS", default_value_t = 4096)]
     pub max_connections: usize,
     /// Deadline of a request that names none.
@@ -141,7 +144,7 @@ impl Serve {
 }
 
 /// `500ms`, `5s`, `10m`, `1h`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let number: f64 = number

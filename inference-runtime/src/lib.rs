@@ -1,9 +1,9 @@
 //! Serves ranking models over the Open Inference Protocol V2.
 //!
 //! The way of a request, with no lock held across it:
-//! `server::listener` (sockets, timers) -> `server::route` -> `admission` (permit) -> `protocol` (parse) ->
-//! `worker` (queue, one engine a thread) -> `protocol` (encode). The way of a model, once at start:
-//! `model::source` -> `model::digest` -> `model::config` -> `engine` -> `model::warmup` -> ready.
+//! `server::listener` (sockets, timers) -> `server::route` or `server::grpc` -> `admission` (permit) -> `protocol`
+//! (parse) -> `queue` (classes, batches) -> `worker` (one engine a thread) -> `protocol` (encode). The way of a model,
+//! once at start: `model::source` -> `model::digest` -> `model::config` -> `engine` -> `model::warmup` -> ready.
 //! On the side: `load` counts what passes and `nvml` watches the GPUs; `/load` on the admin port tells both.
 //! `lifecycle` ties both together and is the only place that ends the process.
 
@@ -16,6 +16,9 @@ pub mod load;
 pub mod metrics;
 pub mod model;
 pub mod nvml;
+pub mod priority;
 pub mod protocol;
+pub mod queue;
 pub mod server;
+pub mod statistics;
 pub mod worker;

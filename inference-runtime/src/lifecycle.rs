@@ -18,7 +18,8 @@ use crate::model::config::ModelConfig;
 use crate::model::folder::{self, ModelFolder};
 use crate::model::uri::ModelUri;
 use crate::model::{ServedModel, warmup};
-use crate::server::listener::{self, Limits};
+use crate::server::grpc::door::Door;
+use crate::server::listener::{self, Connection, Limits};
 use crate::server::route;
 use crate::server::state::{Ready, Serving};
 use crate::worker::Workers;
@@ -46,32 +47,8 @@ pub async fn run(args: Serve) -> Result<ExitCode, StartError> {
     let (stop, stopping) = watch::channel(false);
     let mut signals = Signals::new()?;
     watch_load(&args, &serving)?;
-    let admin = listen(args.admin_listen).await?;
-    let port = listen(args.listen).await?;
-    let limits = |connections, max_age| Limits {
-        connections,
-        header_timeout: args.header_timeout,
-        max_age,
-    };
-    let admin_limits = limits(ADMIN_CONNECTIONS, Duration::from_secs(3600));
-    // The admin port answers until the very end: a probe that fails would look like a crash.
-    let (_admin_stop, admin_stopping) = watch::channel(false);
-    tokio::spawn(listener::run(
-        admin,
-        Arc::clone(&serving),
-        admin_limits,
-        admin_stopping,
-        route::admin,
-    ));
-    let port_limits = limits(args.max_connections, args.connection_max_age);
-    let served = tokio::spawn(listener::run(
-        port,
-        Arc::clone(&serving),
-        port_limits,
-        stopping,
-        route::serve,
-    ));
-    tracing::info!(listen = %args.listen, admin = %args.admin_listen, uri = args.model_uri, "starting");
+    let served = tokio::spawn(open_ports(&args, &serving, stopping).await?);
+    tracing::info!(listen = %args.listen, grpc = %args.grpc_listen, admin = %args.admin_listen, uri = args.model_uri, "starting");
 
     let loading = tokio::time::timeout(args.startup_timeout, load(&args, &serving));
     let loaded = tokio::select! {
@@ -104,7 +81,7 @@ pub async fn run(args: Serve) -> Result<ExitCode, StartError> {
         _ = signals.next() => tracing::warn!("another signal: leaving at once"),
     }
     if let Some(ready) = serving.model() {
-        ready.workers.close();
+        ready.workers.queue.close();
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -126,6 +103,38 @@ fn watch_load(args: &Serve, serving: &Arc<Serving>) -> Result<(), StartError> {
         }
     });
     Ok(())
+}
+
+/// Opens the ports; what is given back ends when `stopping` said so and every serving connection has ended.
+async fn open_ports(
+    args: &Serve,
+    serving: &Arc<Serving>,
+    stopping: watch::Receiver<bool>,
+) -> Result<impl Future<Output = ()> + use<>, StartError> {
+    let admin = listen(args.admin_listen).await?;
+    let http = listen(args.listen).await?;
+    let grpc = listen(args.grpc_listen).await?;
+    let limits = |connections, max_age| Limits {
+        connections,
+        header_timeout: args.header_timeout,
+        max_age,
+    };
+    let admin_limits = limits(ADMIN_CONNECTIONS, Duration::from_secs(3600));
+    // The admin port answers until the very end: a probe that fails would look like a crash.
+    let (never_stop, never_stopping) = watch::channel(false);
+    let own = Arc::clone(serving);
+    tokio::spawn(async move {
+        let _never_stop = never_stop;
+        let serve = |connection: Connection, stream| connection.http(stream, route::admin);
+        listener::run(admin, own, admin_limits, never_stopping, serve).await;
+    });
+    let limits = limits(args.max_connections, args.connection_max_age);
+    let serve = |connection: Connection, stream| connection.http(stream, route::serve);
+    let http = listener::run(http, Arc::clone(serving), limits, stopping.clone(), serve);
+    let door = Door::new(Arc::clone(serving));
+    let serve = move |connection: Connection, stream| connection.grpc(stream, door.clone());
+    let grpc = listener::run(grpc, Arc::clone(serving), limits, stopping, serve);
+    Ok(async { _ = tokio::join!(tokio::spawn(http), tokio::spawn(grpc)) })
 }
 
 fn too_slow(args: &Serve) -> LoadFailure {
@@ -218,9 +227,10 @@ fn build(args: &Serve, folder: &ModelFolder, serving: &Serving) -> Result<Ready,
     let mut loader = OnnxLoader::new()?;
     let first = loader.load(&folder.model(), config.device)?;
     config.check(&first.signature)?;
-    let model = ServedModel {
+    let mut model = ServedModel {
         name: args.model_name.clone(),
         version: args.model_version.clone(),
+        batching: config.batching(&first.signature),
         signature: Arc::new(first.signature),
         config: Arc::new(config),
     };
@@ -233,8 +243,10 @@ fn build(args: &Serve, folder: &ModelFolder, serving: &Serving) -> Result<Ready,
     for engine in &mut engines {
         warmup::warm(engine.as_mut(), &model, &samples)?;
     }
+    model.batching = warmup::try_joining(engines[0].as_mut(), &model, &samples);
     clock.phase("warm_up");
-    let workers = Workers::start(engines, &serving.load).map_err(|error| {
+    let (statistics, load) = (Arc::clone(&serving.statistics), Arc::clone(&serving.load));
+    let workers = Workers::start(engines, model.batching, statistics, load).map_err(|error| {
         LoadFailure::permanent(
             Reason::ModelInvalid,
             format!("engine threads do not start: {error}"),

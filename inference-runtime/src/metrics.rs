@@ -33,6 +33,7 @@ pub struct Metrics {
     pub request_seconds: Histogram,
     pub queue_seconds: Histogram,
     pub compute_seconds: Histogram,
+    pub batch_requests: Histogram,
     pub load_seconds: Family<Phase, Seconds>,
     pub admitted: Gauge,
     pub admitted_bytes: Gauge,
@@ -56,6 +57,7 @@ impl Metrics {
             request_seconds: latency(),
             queue_seconds: latency(),
             compute_seconds: latency(),
+            batch_requests: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             load_seconds: Family::default(),
             admitted: Gauge::default(),
             admitted_bytes: Gauge::default(),
@@ -89,6 +91,11 @@ impl Metrics {
         registry.register_with_unit("queue", "Waiting for an engine", seconds(), time);
         let time = self.compute_seconds.clone();
         registry.register_with_unit("compute", "In the engine", seconds(), time);
+        registry.register(
+            "batch_requests",
+            "Requests that shared a run of the engine, by request",
+            self.batch_requests.clone(),
+        );
         let time = self.load_seconds.clone();
         registry.register_with_unit("load", "Making the model ready, by phase", seconds(), time);
         registry.register(

@@ -1,185 +1,166 @@
-//! Workers: threads with an engine each, and the queue between them and the reactor.
-//!
-//! The queue needs no bound of its own: only requests with a permit get there.
+//! Workers: threads with an engine each, which take batches of requests from the queue.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-
 use crate::admission::Permit;
-use crate::engine::{Batch, Engine, Outputs, RunError};
-use crate::load::Load;
+use crate::engine::{Batch, Engine, Outputs, RunError, merge};
+use crate::load::{EngineClock, Load};
 use crate::protocol::ApiError;
-
-/// One request on its way to an engine.
-pub struct Job {
-    pub batch: Batch,
-    pub deadline: Instant,
-    pub queued: Instant,
-    pub permit: Permit,
-    pub answer: oneshot::Sender<Result<Done, ApiError>>,
-}
+use crate::queue::{Batching, Job, Queue};
+use crate::statistics::{Phases, Statistics};
 
 /// What an engine made of a request.
 pub struct Done {
     pub outputs: Outputs,
     pub waited: Duration,
+    /// The engine's time for the run.
     pub ran: Duration,
+    /// Requests that shared the run.
+    pub shared_by: u32,
     /// Held until the answer is encoded.
-    pub permit: Permit,
+    pub permit: Arc<Permit>,
 }
 
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
-    closed: bool,
-}
-
-#[derive(Default)]
 pub struct Workers {
-    queue: Mutex<Queue>,
-    added: Condvar,
+    pub queue: Queue,
+    statistics: Arc<Statistics>,
+    load: Arc<Load>,
 }
 
 impl Workers {
     /// Starts a thread an engine.
-    pub fn start(engines: Vec<Box<dyn Engine>>, load: &Arc<Load>) -> std::io::Result<Arc<Self>> {
-        let workers = Arc::new(Self::default());
+    pub fn start(
+        engines: Vec<Box<dyn Engine>>,
+        batching: Batching,
+        statistics: Arc<Statistics>,
+        load: Arc<Load>,
+    ) -> std::io::Result<Arc<Self>> {
+        let workers = Arc::new(Self {
+            queue: Queue::new(batching),
+            statistics,
+            load,
+        });
         for (index, engine) in engines.into_iter().enumerate() {
-            let (shared, load) = (Arc::clone(&workers), Arc::clone(load));
+            let shared = Arc::clone(&workers);
+            let clock = workers.load.engine();
+            let engine = Timed { engine, clock };
             std::thread::Builder::new()
                 .name(format!("engine-{index}"))
-                .spawn(move || shared.work(engine, &load))?;
+                .spawn(move || shared.work(engine))?;
         }
         Ok(workers)
     }
 
-    pub fn push(&self, job: Job) {
-        self.lock().jobs.push_back(job);
-        self.added.notify_one();
-    }
-
-    /// Lets the threads end when the queue is empty.
-    pub fn close(&self) {
-        self.lock().closed = true;
-        self.added.notify_all();
-    }
-
-    pub fn waiting(&self) -> usize {
-        self.lock().jobs.len()
-    }
-
-    // A thread that panicked holds no half-changed queue: push and pop are single steps.
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn next(&self) -> Option<Job> {
-        let mut queue = self.lock();
-        loop {
-            if let Some(job) = queue.jobs.pop_front() {
-                return Some(job);
+    fn work(&self, mut engine: Timed) {
+        let engine = &mut engine;
+        while let Some(jobs) = self.queue.take() {
+            let now = Instant::now();
+            for job in &jobs {
+                self.load.queued(now.saturating_duration_since(job.queued));
             }
-            if queue.closed {
-                return None;
+            let jobs: Vec<Job> = jobs.into_iter().filter_map(|job| job.in_time(now)).collect();
+            if jobs.len() < 2 {
+                self.run_each(engine, jobs);
+            } else if let Err(jobs) = self.run_joined(engine, jobs) {
+                // One request may have spoilt the run of all: each gets its own answer.
+                self.run_each(engine, jobs);
             }
-            queue = self.added.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn work(&self, mut engine: Box<dyn Engine>, load: &Load) {
-        let clock = load.engine();
-        while let Some(job) = self.next() {
-            let started = Instant::now();
-            load.queued(started - job.queued);
-            if job.answer.is_closed() {
+    fn run_each(&self, engine: &mut Timed, jobs: Vec<Job>) {
+        for job in jobs {
+            let Some(job) = job.in_time(Instant::now()) else {
                 continue;
-            }
-            if started >= job.deadline {
-                let message =
-                    "the deadline passed before an engine was free; try again later, or add replicas";
-                let _ = job
-                    .answer
-                    .send(Err(ApiError::refused("refused_deadline", message)));
-                continue;
-            }
-            let mut outputs = Outputs::default();
-            clock.begin(started);
-            let result = catch_unwind(AssertUnwindSafe(|| engine.run(&job.batch, &mut outputs)));
-            let ended = Instant::now();
-            clock.end(ended);
-            let result = match result {
-                Ok(Ok(())) => Ok(Done {
-                    outputs,
-                    waited: started - job.queued,
-                    ran: ended - started,
-                    permit: job.permit,
-                }),
-                Ok(Err(RunError::Refused(message))) => Err(ApiError::invalid(message)),
-                Ok(Err(error)) => Err(ApiError::internal(error.to_string())),
-                Err(_) => Err(ApiError::internal(
-                    "the engine panicked; see the log of the runtime",
-                )),
             };
-            let _ = job.answer.send(result);
+            let mut outputs = Outputs::default();
+            let started = Instant::now();
+            match engine.run(&job.batch, &mut outputs) {
+                Ok(infer) => {
+                    let phases = Phases {
+                        infer,
+                        ..Phases::default()
+                    };
+                    self.answer(vec![(job, outputs)], started, phases);
+                }
+                Err(error) => {
+                    let _ = job.answer.send(Err(error));
+                }
+            }
+        }
+    }
+
+    /// Runs all at once, or gives them back.
+    fn run_joined(&self, engine: &mut Timed, jobs: Vec<Job>) -> Result<(), Vec<Job>> {
+        let started = Instant::now();
+        let batches: Vec<&Batch> = jobs.iter().map(|job| &job.batch).collect();
+        let rows: Vec<usize> = batches.iter().map(|batch| batch.rows).collect();
+        let Some(batch) = merge::join(&batches) else {
+            return Err(jobs);
+        };
+        let input = started.elapsed();
+        let mut outputs = Outputs::default();
+        let infer = match engine.run(&batch, &mut outputs) {
+            Ok(infer) => infer,
+            Err(error) => {
+                tracing::debug!(%error, requests = jobs.len(), "joined requests failed and are run one by one");
+                return Err(jobs);
+            }
+        };
+        let cutting = Instant::now();
+        let Some(parts) = merge::split(&outputs, &rows) else {
+            return Err(jobs);
+        };
+        let output = cutting.elapsed();
+        let phases = Phases { input, infer, output };
+        self.answer(jobs.into_iter().zip(parts).collect(), started, phases);
+        Ok(())
+    }
+
+    fn answer(&self, answers: Vec<(Job, Outputs)>, started: Instant, phases: Phases) {
+        let rows = answers.iter().map(|(job, _)| job.batch.rows).sum();
+        let waits = answers.iter().map(|(job, _)| started - job.queued);
+        self.statistics.ran(rows, waits, phases);
+        let shared_by = u32::try_from(answers.len()).unwrap_or(u32::MAX);
+        for (job, outputs) in answers {
+            let _ = job.answer.send(Ok(Done {
+                outputs,
+                waited: started - job.queued,
+                ran: phases.infer,
+                shared_by,
+                permit: job.permit,
+            }));
+        }
+    }
+}
+
+/// An engine with the clock of its thread.
+struct Timed {
+    engine: Box<dyn Engine>,
+    clock: Arc<EngineClock>,
+}
+
+impl Timed {
+    /// One run, and its time. A panic is an error of this run only.
+    fn run(&mut self, batch: &Batch, outputs: &mut Outputs) -> Result<Duration, ApiError> {
+        let started = Instant::now();
+        self.clock.begin(started);
+        let result = catch_unwind(AssertUnwindSafe(|| self.engine.run(batch, outputs)));
+        let ended = Instant::now();
+        self.clock.end(ended);
+        match result {
+            Ok(Ok(())) => Ok(ended - started),
+            Ok(Err(RunError::Refused(message))) => Err(ApiError::invalid(message)),
+            Ok(Err(error)) => Err(ApiError::internal(error.to_string())),
+            Err(_) => Err(ApiError::internal(
+                "the engine panicked; see the log of the runtime",
+            )),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::admission::{Admission, Limits};
-
-    struct Fake;
-
-    impl Engine for Fake {
-        fn run(&mut self, batch: &Batch, _: &mut Outputs) -> Result<(), RunError> {
-            match batch.rows {
-                0 => panic!("no rows"),
-                1 => Ok(()),
-                _ => Err(RunError::Refused("too many".into())),
-            }
-        }
-    }
-
-    fn ask(workers: &Workers, rows: usize, deadline: Instant) -> Result<Done, ApiError> {
-        let admission = Admission::new(Limits {
-            requests: 9,
-            bytes: 9,
-            workers: 1,
-        });
-        let (answer, receiver) = oneshot::channel();
-        let permit = admission.admit(1, Duration::from_secs(1)).unwrap();
-        let batch = Batch {
-            inputs: Vec::new(),
-            rows,
-        };
-        workers.push(Job {
-            batch,
-            deadline,
-            queued: Instant::now(),
-            permit,
-            answer,
-        });
-        receiver.blocking_recv().unwrap()
-    }
-
-    #[test]
-    fn answers_refuses_and_survives_a_panic() {
-        let workers = Workers::start(vec![Box::new(Fake)], &Arc::new(Load::new("", Instant::now()))).unwrap();
-        let later = Instant::now() + Duration::from_secs(60);
-        assert!(ask(&workers, 1, later).is_ok());
-        assert_eq!(ask(&workers, 0, later).err().unwrap().status.as_u16(), 500);
-        assert_eq!(ask(&workers, 2, later).err().unwrap().status.as_u16(), 400);
-        assert_eq!(
-            ask(&workers, 1, Instant::now()).err().unwrap().outcome,
-            "refused_deadline"
-        );
-        assert!(ask(&workers, 1, later).is_ok());
-        workers.close();
-    }
-}
+#[path = "worker_tests.rs"]
+mod tests;

@@ -1,11 +1,13 @@
 //! `config.yaml` of a model: strict, so that a misspelt key is an error and not a default.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::engine::{Data, Datatype, Signature, Tensor};
+use crate::engine::{Data, Datatype, Signature, Tensor, merge};
 use crate::failure::{LoadFailure, Reason};
+use crate::queue::Batching;
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -30,6 +32,7 @@ pub struct ModelConfig {
     pub device: Device,
     /// Largest first dimension of a request.
     pub max_batch_size: usize,
+    pub batching: BatchingConfig,
     pub inputs: BTreeMap<String, InputConfig>,
     pub outputs: BTreeMap<String, OutputConfig>,
 }
@@ -39,10 +42,30 @@ impl Default for ModelConfig {
         Self {
             device: Device::Gpu,
             max_batch_size: 4096,
+            batching: BatchingConfig::default(),
             inputs: BTreeMap::new(),
             outputs: BTreeMap::new(),
         }
     }
+}
+
+/// How requests that wait together share a run of the engine.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct BatchingConfig {
+    /// Rows of such a run; with 1, requests run one by one.
+    pub max_batch_size: Option<usize>,
+    /// How long a request may wait for others while an engine is free.
+    #[serde(deserialize_with = "delay")]
+    pub max_queue_delay: Duration,
+}
+
+/// A run of many more rows gains little a row on a CPU, and its requests wait for one another.
+const JOINED_ROWS: usize = 256;
+
+fn delay<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    crate::args::duration(&text).map_err(|error| serde::de::Error::custom(format!("maxQueueDelay: {error}")))
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -73,6 +96,15 @@ impl ModelConfig {
         let config: Self = serde_yaml::from_str(text).map_err(|error| invalid(error.to_string()))?;
         if config.max_batch_size == 0 {
             return Err(invalid("maxBatchSize is 0; it is at least 1".to_owned()));
+        }
+        let largest = config.max_batch_size;
+        if let Some(rows) = config.batching.max_batch_size
+            && !(1..=largest).contains(&rows)
+        {
+            return Err(invalid(format!(
+                "batching.maxBatchSize is {rows}; it is at least 1 (requests run one by one) and at most maxBatchSize, \
+                 {largest}"
+            )));
         }
         Ok(config)
     }
@@ -114,6 +146,18 @@ impl ModelConfig {
         {
             Some(name) => Err(invalid(format!("outputs.{name}: the model has no such output"))),
             None => Ok(()),
+        }
+    }
+
+    /// How requests of a model with this signature are joined.
+    pub fn batching(&self, signature: &Signature) -> Batching {
+        if !merge::joinable(signature) {
+            return Batching::NONE;
+        }
+        let default = JOINED_ROWS.min(self.max_batch_size);
+        Batching {
+            max_rows: self.batching.max_batch_size.unwrap_or(default),
+            max_delay: self.batching.max_queue_delay,
         }
     }
 
@@ -209,11 +253,34 @@ mod tests {
             ("maxBatchSize: 0", "maxBatchSize"),
             ("maxBatchSize: many", "maxBatchSize"),
             ("- a", "config.yaml"),
+            ("batching: {maxRows: 1}", "maxRows"),
+            ("batching: {maxBatchSize: 0}", "batching.maxBatchSize"),
+            (
+                "{maxBatchSize: 8, batching: {maxBatchSize: 9}}",
+                "batching.maxBatchSize is 9",
+            ),
+            ("batching: {maxQueueDelay: 5}", "maxQueueDelay"),
+            ("batching: {maxQueueDelay: soon}", "soon"),
         ] {
             let failure = ModelConfig::parse(text).unwrap_err();
             assert_eq!(failure.reason, Reason::ConfigInvalid);
             assert!(failure.message.contains(named), "{text}: {}", failure.message);
         }
+    }
+
+    #[test]
+    fn batching_by_config_and_signature() {
+        let batching = |text: &str, signature: &Signature| {
+            let batching = ModelConfig::parse(text).unwrap().batching(signature);
+            (batching.max_rows, batching.max_delay.as_micros())
+        };
+        assert_eq!(batching("", &signature()), (256, 0));
+        assert_eq!(batching("maxBatchSize: 64", &signature()), (64, 0));
+        let text = "batching: {maxBatchSize: 512, maxQueueDelay: 0.5ms}";
+        assert_eq!(batching(text, &signature()), (512, 500));
+        let mut fixed = signature();
+        fixed.inputs[0].dims[0] = Dim::Fixed(2);
+        assert_eq!(batching(text, &fixed), (1, 0));
     }
 
     #[test]

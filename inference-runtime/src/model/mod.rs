@@ -10,6 +10,7 @@ pub mod warmup;
 use std::sync::Arc;
 
 use crate::engine::Signature;
+use crate::queue::Batching;
 
 /// What requests need to know of the model that serves them.
 #[derive(Clone, Debug)]
@@ -18,4 +19,6 @@ pub struct ServedModel {
     pub version: String,
     pub signature: Arc<Signature>,
     pub config: Arc<config::ModelConfig>,
+    /// How its requests are joined.
+    pub batching: Batching,
 }

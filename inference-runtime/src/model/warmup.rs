@@ -4,9 +4,10 @@ use std::path::Path;
 
 use super::ServedModel;
 use super::folder::ModelFolder;
-use crate::engine::{Batch, Data, Dim, Engine, Outputs, Tensor, TensorSpec};
+use crate::engine::{Batch, Data, Dim, Engine, Outputs, Tensor, TensorSpec, merge};
 use crate::failure::{LoadFailure, Reason};
 use crate::protocol::request;
+use crate::queue::Batching;
 
 /// Samples are for warm-up, not for load tests.
 const MAX_SAMPLES: usize = 32;
@@ -92,6 +93,78 @@ pub fn warm(engine: &mut dyn Engine, model: &ServedModel, samples: &[Sample]) ->
     Ok(())
 }
 
+/// How requests are joined: as configured, unless the engine answers joined requests otherwise than single ones. A
+/// model that compares the rows of a list (a softmax over them) would silently give wrong scores.
+pub fn try_joining(engine: &mut dyn Engine, model: &ServedModel, samples: &[Sample]) -> Batching {
+    if model.batching.max_rows < 2 {
+        return model.batching;
+    }
+    let zeros = || Batch {
+        inputs: model.signature.inputs.iter().map(zeros).collect(),
+        rows: 1,
+    };
+    let mut parts: Vec<Batch> = samples.iter().map(|sample| sample.batch.clone()).collect();
+    if parts.is_empty() {
+        parts.push(zeros());
+    }
+    parts.push(varied(&parts[0]));
+    parts = parts
+        .iter()
+        .filter(|part| merge::uniform(part) && merge::alike(part, &parts[0]))
+        .cloned()
+        .collect();
+    match joined_equals_single(engine, model, &parts) {
+        Ok(()) => model.batching,
+        Err(reason) => {
+            tracing::warn!(reason, "requests run one by one: joined ones get other answers");
+            Batching::NONE
+        }
+    }
+}
+
+fn joined_equals_single(engine: &mut dyn Engine, model: &ServedModel, parts: &[Batch]) -> Result<(), String> {
+    let mut singles = Vec::with_capacity(parts.len());
+    for part in parts {
+        let mut outputs = Outputs::default();
+        engine
+            .run(part, &mut outputs)
+            .map_err(|error| error.to_string())?;
+        singles.push(outputs);
+    }
+    let joined = merge::join(&parts.iter().collect::<Vec<_>>()).ok_or("inputs have no rows in front")?;
+    let mut outputs = Outputs::default();
+    engine
+        .run(&joined, &mut outputs)
+        .map_err(|error| error.to_string())?;
+    let rows: Vec<usize> = parts.iter().map(|part| part.rows).collect();
+    let split = merge::split(&outputs, &rows).ok_or("an output has not as many rows as the inputs")?;
+    for (single, part) in singles.iter().zip(&split) {
+        for ((spec, expected), actual) in model
+            .signature
+            .outputs
+            .iter()
+            .zip(&single.tensors)
+            .zip(&part.tensors)
+        {
+            compare(&spec.name, actual, expected)?;
+        }
+    }
+    Ok(())
+}
+
+/// The same ids with other floats: rows that do not resemble the given ones.
+fn varied(batch: &Batch) -> Batch {
+    let mut batch = batch.clone();
+    for tensor in &mut batch.inputs {
+        match &mut tensor.data {
+            Data::F32(values) => values.iter_mut().for_each(|value| *value = 0.25 - 0.5 * *value),
+            Data::F64(values) => values.iter_mut().for_each(|value| *value = 0.25 - 0.5 * *value),
+            _ => {}
+        }
+    }
+    batch
+}
+
 fn zeros(spec: &TensorSpec) -> Tensor {
     let size = |dim: &Dim| match dim {
         Dim::Fixed(size) => *size,
@@ -124,5 +197,51 @@ fn compare(name: &str, actual: &Tensor, expected: &Tensor) -> Result<(), String>
             "output {name:?} differs from the known answer at element {index}"
         )),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::RunError;
+    use crate::protocol::request::tests::model;
+
+    /// Sums each row, less the mean of all rows if it is listwise.
+    struct Sums {
+        listwise: bool,
+    }
+
+    impl Engine for Sums {
+        fn run(&mut self, batch: &Batch, outputs: &mut Outputs) -> Result<(), RunError> {
+            let Data::F32(dense) = &batch.inputs[0].data else {
+                return Err(RunError::Refused("no floats".into()));
+            };
+            let mut sums: Vec<f32> = dense.chunks(2).map(|row| row.iter().sum()).collect();
+            let mean = sums.iter().sum::<f32>() / sums.len() as f32;
+            if self.listwise {
+                sums.iter_mut().for_each(|sum| *sum -= mean);
+            }
+            outputs.tensors = vec![Tensor {
+                shape: vec![batch.rows],
+                data: Data::F32(sums),
+            }];
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn listwise_models_are_not_joined() {
+        let model = model();
+        let inputs = model.signature.inputs.iter().map(zeros).collect();
+        let sample = Sample {
+            name: "one".into(),
+            batch: Batch { inputs, rows: 1 },
+            expected: None,
+        };
+        for samples in [vec![], vec![sample]] {
+            let rows = |listwise| try_joining(&mut Sums { listwise }, &model, &samples).max_rows;
+            assert_eq!(rows(false), model.batching.max_rows);
+            assert_eq!(rows(true), 1);
+        }
     }
 }

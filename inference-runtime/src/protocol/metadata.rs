@@ -1,73 +1,204 @@
-//! What clients ask before their first request: the server's and the model's metadata, and its configuration.
+//! What clients ask besides scores: metadata, the model's configuration, its statistics, the repository index. The
+//! same messages go out over gRPC and, as JSON, over HTTP.
 
-use serde_json::{Value, json};
-
+use super::pb;
 use crate::engine::TensorSpec;
 use crate::model::ServedModel;
+use crate::priority::Priority;
+use crate::statistics::{Counts, PhaseTotals, Total};
+use pb::model_metadata_response::TensorMetadata;
+use pb::repository_index_response::ModelIndex;
 
-pub fn server() -> Value {
-    json!({
-        "name": "pinnace",
-        "version": env!("CARGO_PKG_VERSION"),
-        "extensions": ["binary_tensor_data", "model_configuration", "model_repository"],
-    })
+/// `schedule_policy` is the one with the parameters `priority` and `timeout`.
+const EXTENSIONS: [&str; 5] = [
+    "binary_tensor_data",
+    "model_configuration",
+    "model_repository",
+    "schedule_policy",
+    "statistics",
+];
+const PLATFORM: &str = "onnxruntime_onnx";
+
+pub fn server() -> pb::ServerMetadataResponse {
+    pb::ServerMetadataResponse {
+        name: "pinnace".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+    }
 }
 
-pub fn model(model: &ServedModel) -> Value {
-    let tensor = |spec: &TensorSpec| json!({"name": spec.name, "datatype": spec.datatype.name(), "shape": spec.protocol_shape()});
-    json!({
-        "name": model.name,
-        "versions": [model.version],
-        "platform": "onnxruntime_onnx",
-        "inputs": model.signature.inputs.iter().map(tensor).collect::<Vec<_>>(),
-        "outputs": model.signature.outputs.iter().map(tensor).collect::<Vec<_>>(),
-    })
+pub fn model(model: &ServedModel) -> pb::ModelMetadataResponse {
+    let tensor = |spec: &TensorSpec| TensorMetadata {
+        name: spec.name.clone(),
+        datatype: spec.datatype.name().to_owned(),
+        shape: spec.protocol_shape(),
+    };
+    pb::ModelMetadataResponse {
+        name: model.name.clone(),
+        versions: vec![model.version.clone()],
+        platform: PLATFORM.to_owned(),
+        inputs: model.signature.inputs.iter().map(tensor).collect(),
+        outputs: model.signature.outputs.iter().map(tensor).collect(),
+    }
 }
 
 /// The model's configuration in Triton's terms: `dims` without the batch when there is one.
-pub fn config(model: &ServedModel) -> Value {
+pub fn config(model: &ServedModel) -> pb::ModelConfig {
     let batched = model.signature.batched();
-    let tensor = |spec: &TensorSpec| {
-        let shape = spec.protocol_shape();
-        let dims = if batched { shape[1..].to_vec() } else { shape };
-        let data_type = spec.datatype.name().replace("FP", "TYPE_FP");
-        let data_type = if data_type.starts_with("TYPE_") {
-            data_type
-        } else {
-            format!("TYPE_{data_type}")
-        };
-        json!({"name": spec.name, "data_type": data_type, "dims": dims})
+    let dims = |spec: &TensorSpec| spec.protocol_shape()[usize::from(batched)..].to_vec();
+    let input = |spec: &TensorSpec| pb::ModelInput {
+        name: spec.name.clone(),
+        data_type: data_type(spec).into(),
+        dims: dims(spec),
     };
-    json!({
-        "name": model.name,
-        "platform": "onnxruntime_onnx",
-        "backend": "onnxruntime",
-        "max_batch_size": if batched { model.config.max_batch_size } else { 0 },
-        "input": model.signature.inputs.iter().map(tensor).collect::<Vec<_>>(),
-        "output": model.signature.outputs.iter().map(tensor).collect::<Vec<_>>(),
-    })
+    let output = |spec: &TensorSpec| pb::ModelOutput {
+        name: spec.name.clone(),
+        data_type: data_type(spec).into(),
+        dims: dims(spec),
+    };
+    let rows = if batched { model.config.max_batch_size } else { 0 };
+    let joins = model.batching.max_rows > 1;
+    let delay = model.batching.max_delay.as_micros();
+    pb::ModelConfig {
+        name: model.name.clone(),
+        platform: PLATFORM.to_owned(),
+        backend: "onnxruntime".to_owned(),
+        max_batch_size: i32::try_from(rows).unwrap_or(i32::MAX),
+        input: model.signature.inputs.iter().map(input).collect(),
+        output: model.signature.outputs.iter().map(output).collect(),
+        dynamic_batching: joins.then(|| pb::ModelDynamicBatching {
+            max_queue_delay_microseconds: u64::try_from(delay).unwrap_or(u64::MAX),
+            priority_levels: Priority::ALL.len() as u64,
+            default_priority_level: Priority::DEFAULT_LEVEL,
+        }),
+    }
+}
+
+fn data_type(spec: &TensorSpec) -> pb::DataType {
+    let name = format!("TYPE_{}", spec.datatype.name());
+    pb::DataType::from_str_name(&name).unwrap_or(pb::DataType::TypeInvalid)
+}
+
+/// A data type in JSON.
+pub fn type_name<S: serde::Serializer>(number: &i32, serializer: S) -> Result<S::Ok, S::Error> {
+    let data_type = pb::DataType::try_from(*number).unwrap_or(pb::DataType::TypeInvalid);
+    serializer.serialize_str(data_type.as_str_name())
 }
 
 /// The repository index: the one model.
-pub fn index(name: &str, version: &str, ready: bool) -> Value {
+pub fn index(name: &str, version: &str, ready: bool) -> pb::RepositoryIndexResponse {
     let state = if ready { "READY" } else { "LOADING" };
-    json!([{"name": name, "version": version, "state": state, "reason": ""}])
+    let model = ModelIndex {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        state: state.to_owned(),
+        reason: String::new(),
+    };
+    pb::RepositoryIndexResponse { models: vec![model] }
+}
+
+pub fn statistics(name: &str, version: &str, counts: &Counts) -> pb::ModelStatisticsResponse {
+    // There is no response cache: nothing was looked up.
+    let none = || duration(Total::default());
+    let inference = pb::InferStatistics {
+        success: duration(counts.success),
+        fail: duration(counts.fail),
+        queue: duration(counts.queue),
+        compute_input: duration(counts.phases.input),
+        compute_infer: duration(counts.phases.infer),
+        compute_output: duration(counts.phases.output),
+        cache_hit: none(),
+        cache_miss: none(),
+    };
+    let by_rows = |(rows, totals): (&usize, &PhaseTotals)| pb::InferBatchStatistics {
+        batch_size: *rows as u64,
+        compute_input: duration(totals.input),
+        compute_infer: duration(totals.infer),
+        compute_output: duration(totals.output),
+    };
+    let model = pb::ModelStatistics {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        last_inference: counts.last_inference_ms,
+        inference_count: counts.rows,
+        execution_count: counts.runs,
+        inference_stats: Some(inference),
+        batch_stats: counts.by_rows.iter().map(by_rows).collect(),
+    };
+    pb::ModelStatisticsResponse {
+        model_stats: vec![model],
+    }
+}
+
+fn duration(total: Total) -> Option<pb::StatisticDuration> {
+    Some(pb::StatisticDuration {
+        count: total.count,
+        ns: total.ns,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
     use crate::protocol::request::tests::model;
+    use crate::queue::Batching;
+    use crate::statistics::{Phases, Statistics};
 
     #[test]
     fn shapes_and_types() {
-        let metadata = super::model(&model());
-        assert_eq!(metadata["inputs"][0]["shape"], serde_json::json!([-1, 2]));
-        assert_eq!(metadata["versions"], serde_json::json!(["3"]));
-        let config = super::config(&model());
+        let metadata = json!(super::model(&model()));
+        assert_eq!(metadata["inputs"][0]["shape"], json!([-1, 2]));
+        assert_eq!(metadata["versions"], json!(["3"]));
+        let config = json!(super::config(&model()));
         assert_eq!(config["max_batch_size"], 3);
         assert_eq!(config["input"][1]["data_type"], "TYPE_INT64");
         assert_eq!(config["input"][0]["data_type"], "TYPE_FP32");
-        assert_eq!(config["input"][0]["dims"], serde_json::json!([2]));
-        assert_eq!(config["output"][0]["dims"], serde_json::json!([]));
+        assert_eq!(config["input"][0]["dims"], json!([2]));
+        assert_eq!(config["output"][0]["dims"], json!([]));
+        let batching =
+            json!({"max_queue_delay_microseconds": 2000, "priority_levels": 3, "default_priority_level": 2});
+        assert_eq!(config["dynamic_batching"], batching);
+        let mut alone = model();
+        alone.batching = Batching::NONE;
+        assert!(json!(super::config(&alone)).get("dynamic_batching").is_none());
+    }
+
+    #[test]
+    fn statistics_by_request_and_by_run() {
+        let statistics = Statistics::default();
+        let ns = Duration::from_nanos;
+        let phases = Phases {
+            input: ns(1),
+            infer: ns(20),
+            output: ns(3),
+        };
+        statistics.ran(7, [ns(4), ns(5)].into_iter(), phases);
+        statistics.answered(true, ns(30));
+        let answer = json!(super::statistics("m", "3", &statistics.snapshot()));
+        let model = &answer["model_stats"][0];
+        assert_eq!((&model["name"], &model["version"]), (&json!("m"), &json!("3")));
+        assert_eq!(
+            (&model["inference_count"], &model["execution_count"]),
+            (&json!(7), &json!(1))
+        );
+        let stats = &model["inference_stats"];
+        for (name, count, ns) in [
+            ("success", 1, 30),
+            ("fail", 0, 0),
+            ("queue", 2, 9),
+            ("compute_input", 2, 2),
+            ("compute_infer", 2, 40),
+            ("compute_output", 2, 6),
+            ("cache_hit", 0, 0),
+            ("cache_miss", 0, 0),
+        ] {
+            assert_eq!(stats[name], json!({"count": count, "ns": ns}), "{name}");
+        }
+        let run = json!({"batch_size": 7, "compute_input": {"count": 1, "ns": 1},
+            "compute_infer": {"count": 1, "ns": 20}, "compute_output": {"count": 1, "ns": 3}});
+        assert_eq!(model["batch_stats"], json!([run]));
     }
 }

@@ -1,17 +1,15 @@
 //! An infer request: parsed once, into a batch in which every shape, type and value is what the model takes.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::check::{self, Declared, MAX_TENSORS};
 use super::{ApiError, values};
-use crate::engine::{Batch, Datatype, Dim, Tensor, TensorSpec, tensor};
+use crate::engine::{Batch, Tensor, tensor};
 use crate::model::ServedModel;
-
-/// Tensors of one request; no ranking model has as many.
-const MAX_TENSORS: usize = 1024;
+use crate::priority::Priority;
 
 #[derive(Deserialize)]
 struct RawRequest<'a> {
@@ -32,7 +30,9 @@ struct RequestParameters {
     binary_data_output: bool,
     /// Microseconds.
     #[serde(default)]
-    timeout: Option<u64>,
+    timeout: u64,
+    #[serde(default)]
+    priority: u64,
 }
 
 #[derive(Deserialize)]
@@ -83,8 +83,25 @@ pub struct InferRequest {
     pub id: Option<String>,
     pub batch: Batch,
     pub outputs: Vec<WantedOutput>,
-    /// The client's own deadline, from now.
+    pub terms: Terms,
+}
+
+/// On what terms a request is served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// The client's own deadline.
     pub timeout: Option<Duration>,
+    pub priority: Priority,
+}
+
+impl Terms {
+    /// From the protocol's parameters: microseconds (0 means none) and the level of priority (0 means the default).
+    pub fn new(timeout: u64, priority: u64) -> Self {
+        Self {
+            timeout: (timeout > 0).then(|| Duration::from_micros(timeout)),
+            priority: Priority::of_level(priority),
+        }
+    }
 }
 
 /// Parses a body; `header_length` is `Inference-Header-Content-Length`, the JSON's part of it.
@@ -106,12 +123,12 @@ pub fn parse(
         .map_err(|error| ApiError::invalid(format!("the body is not an infer request: {error}")))?;
     let outputs = wanted(&raw, model)?;
     let tensors = tensors(&raw.inputs, binary)?;
-    let batch = batch(tensors, model)?;
+    let batch = check::batch(tensors, model)?;
     Ok(InferRequest {
         id: raw.id,
         batch,
         outputs,
-        timeout: raw.parameters.timeout.map(Duration::from_micros),
+        terms: Terms::new(raw.parameters.timeout, raw.parameters.priority),
     })
 }
 
@@ -133,66 +150,26 @@ fn wanted(raw: &RawRequest<'_>, model: &ServedModel) -> Result<Vec<WantedOutput>
     let Some(outputs) = raw.outputs.as_ref().filter(|outputs| !outputs.is_empty()) else {
         return Ok(all().map(|index| WantedOutput { index, binary }).collect());
     };
-    let mut wanted: Vec<WantedOutput> = Vec::with_capacity(outputs.len().min(MAX_TENSORS));
+    let mut wanted = Vec::with_capacity(outputs.len().min(MAX_TENSORS));
     for output in outputs {
-        let index = all().find(|index| model.signature.outputs[*index].name == output.name);
-        let index = index.ok_or_else(|| {
-            let known = names(&model.signature.outputs);
-            ApiError::invalid(format!(
-                "output {:?} is not one of the model's: {known}",
-                output.name
-            ))
-        })?;
-        if wanted.iter().any(|other| other.index == index) {
-            return Err(ApiError::invalid(format!(
-                "output {:?} is asked for twice",
-                output.name
-            )));
-        }
-        refuse_shared_memory(
-            "output",
-            &output.name,
-            output.parameters.shared_memory_region.as_deref(),
-        )?;
-        if output.parameters.classification.is_some_and(|count| count > 0) {
-            let message = format!(
-                "output {:?}: the classification extension is not served",
-                output.name
-            );
-            return Err(ApiError::invalid(message));
-        }
+        let parameters = &output.parameters;
+        check::served("output", &output.name, parameters.shared_memory_region.is_some())?;
+        check::classification(&output.name, parameters.classification.unwrap_or(0))?;
         wanted.push(WantedOutput {
-            index,
-            binary: output.parameters.binary_data.unwrap_or(binary),
+            index: check::output(model, &output.name, &wanted)?,
+            binary: parameters.binary_data.unwrap_or(binary),
         });
     }
     Ok(wanted)
 }
 
-fn refuse_shared_memory(what: &str, name: &str, region: Option<&str>) -> Result<(), ApiError> {
-    match region {
-        Some(_) => Err(ApiError::invalid(format!(
-            "{what} {name:?}: shared memory is not served; send the tensor"
-        ))),
-        None => Ok(()),
-    }
-}
-
 fn tensors(raw: &[RawTensor<'_>], binary: &[u8]) -> Result<Vec<(String, Tensor)>, ApiError> {
-    if raw.len() > MAX_TENSORS {
-        return Err(ApiError::invalid(format!(
-            "{} tensors; at most {MAX_TENSORS} are taken",
-            raw.len()
-        )));
-    }
+    check::tensor_count(raw.len())?;
     let mut rest = binary;
     let mut tensors = Vec::with_capacity(raw.len());
     for tensor in raw {
-        refuse_shared_memory(
-            "input",
-            &tensor.name,
-            tensor.parameters.shared_memory_region.as_deref(),
-        )?;
+        let shared = tensor.parameters.shared_memory_region.is_some();
+        check::served("input", &tensor.name, shared)?;
         let value = read_tensor(tensor, &mut rest)?;
         tensors.push((tensor.name.clone(), value));
     }
@@ -208,23 +185,12 @@ fn tensors(raw: &[RawTensor<'_>], binary: &[u8]) -> Result<Vec<(String, Tensor)>
 fn read_tensor(raw: &RawTensor<'_>, rest: &mut &[u8]) -> Result<Tensor, ApiError> {
     let name = &raw.name;
     let invalid = |what: String| ApiError::invalid(format!("input {name:?}: {what}"));
-    let datatype = Datatype::parse(&raw.datatype).ok_or_else(|| {
-        let known: Vec<&str> = Datatype::ALL.iter().map(|datatype| datatype.name()).collect();
-        invalid(format!(
-            "datatype {:?} is not one of {}",
-            raw.datatype,
-            known.join(", ")
-        ))
-    })?;
-    let shape: Result<Vec<usize>, _> = raw.shape.iter().map(|size| usize::try_from(*size)).collect();
-    let shape = shape.map_err(|_| invalid(format!("shape {:?} has a negative dimension", raw.shape)))?;
-    let count = shape
-        .iter()
-        .try_fold(1_usize, |product, size| product.checked_mul(*size));
-    let bytes = count.and_then(|count| count.checked_mul(datatype.size()));
-    let (Some(count), Some(bytes)) = (count, bytes) else {
-        return Err(invalid(format!("shape {:?} is too large", raw.shape)));
-    };
+    let Declared {
+        datatype,
+        shape,
+        count,
+        bytes,
+    } = check::declared(name, &raw.datatype, &raw.shape)?;
     let data = match (raw.parameters.binary_data_size, raw.data) {
         (Some(_), Some(_)) => {
             return Err(invalid(
@@ -257,108 +223,6 @@ fn read_tensor(raw: &RawTensor<'_>, rest: &mut &[u8]) -> Result<Tensor, ApiError
         })?,
     };
     Ok(Tensor { shape, data })
-}
-
-fn names(specs: &[TensorSpec]) -> String {
-    specs
-        .iter()
-        .map(|spec| spec.name.as_str())
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-/// Puts the tensors in the model's order, and checks each against it.
-fn batch(mut given: Vec<(String, Tensor)>, model: &ServedModel) -> Result<Batch, ApiError> {
-    let specs = &model.signature.inputs;
-    let mut sizes = HashMap::new();
-    let mut inputs = Vec::with_capacity(specs.len());
-    for spec in specs {
-        let Some(index) = given.iter().position(|(name, _)| *name == spec.name) else {
-            return Err(ApiError::invalid(format!(
-                "input {:?} is missing; the model takes {}",
-                spec.name,
-                names(specs)
-            )));
-        };
-        let (name, tensor) = given.swap_remove(index);
-        fits(spec, &tensor, &mut sizes)?;
-        model
-            .config
-            .refuse_input(&name, &tensor)
-            .map_err(ApiError::invalid)?;
-        inputs.push(tensor);
-    }
-    if let Some((name, _)) = given.first() {
-        let twice = specs.iter().any(|spec| spec.name == *name);
-        let message = if twice {
-            "is there twice".to_owned()
-        } else {
-            format!("is not one of {}", names(specs))
-        };
-        return Err(ApiError::invalid(format!("input {name:?} {message}")));
-    }
-    let batched = specs.first().is_some_and(TensorSpec::batched);
-    let rows = inputs
-        .first()
-        .filter(|_| batched)
-        .and_then(|tensor| tensor.shape.first())
-        .map_or(1, |rows| *rows);
-    let limit = model.config.max_batch_size;
-    if rows > limit {
-        return Err(ApiError::invalid(format!(
-            "{rows} rows; at most {limit} are taken (maxBatchSize in config.yaml): split the request"
-        )));
-    }
-    Ok(Batch { inputs, rows })
-}
-
-fn fits<'a>(
-    spec: &'a TensorSpec,
-    tensor: &Tensor,
-    sizes: &mut HashMap<&'a str, usize>,
-) -> Result<(), ApiError> {
-    let name = &spec.name;
-    let invalid = |what: String| Err(ApiError::invalid(format!("input {name:?}: {what}")));
-    let expected = spec.protocol_shape();
-    let datatype = tensor.data.datatype();
-    if datatype != spec.datatype {
-        return invalid(format!(
-            "datatype is {}, the model takes {}",
-            datatype.name(),
-            spec.datatype.name()
-        ));
-    }
-    if tensor.shape.len() != spec.dims.len() {
-        return invalid(format!(
-            "shape is {:?}, the model takes {expected:?}",
-            tensor.shape
-        ));
-    }
-    for (size, dim) in tensor.shape.iter().zip(&spec.dims) {
-        let fixed = match dim {
-            Dim::Fixed(fixed) => *fixed,
-            Dim::Named(symbol) => *sizes.entry(symbol).or_insert(*size),
-            Dim::Any => *size,
-        };
-        if *size != fixed {
-            return invalid(match dim {
-                Dim::Named(symbol) => {
-                    format!(
-                        "shape is {:?}: {symbol:?} is {size} here and {fixed} in another input",
-                        tensor.shape
-                    )
-                }
-                _ => format!("shape is {:?}, the model takes {expected:?}", tensor.shape),
-            });
-        }
-        if *size == 0 {
-            return invalid(format!(
-                "shape is {:?}; every dimension is at least 1",
-                tensor.shape
-            ));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

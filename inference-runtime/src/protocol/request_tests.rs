@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::engine::{Data, Signature};
+use crate::engine::{Data, Datatype, Dim, Signature, TensorSpec};
 use crate::model::config::ModelConfig;
+use crate::queue::Batching;
 
 pub fn model() -> ServedModel {
     let rows = || Dim::Named("n".into());
@@ -25,6 +26,10 @@ pub fn model() -> ServedModel {
         version: "3".into(),
         signature: Arc::new(signature),
         config: Arc::new(config),
+        batching: Batching {
+            max_rows: 3,
+            max_delay: Duration::from_millis(2),
+        },
     }
 }
 
@@ -39,11 +44,17 @@ fn body(inputs: &[&str], rest: &str) -> Vec<u8> {
 fn json_in_any_order() {
     let text = body(
         &[IDS, DENSE],
-        r#","id":"x","parameters":{"timeout":5000,"triton_enable_empty_final_response":true}"#,
+        r#","id":"x","parameters":{"timeout":5000,"priority":1,"triton_enable_empty_final_response":true}"#,
     );
     let request = parse(&text, None, &model()).unwrap();
     assert_eq!(request.id.as_deref(), Some("x"));
-    assert_eq!(request.timeout, Some(Duration::from_millis(5)));
+    assert_eq!(
+        request.terms,
+        Terms {
+            timeout: Some(Duration::from_millis(5)),
+            priority: Priority::High
+        }
+    );
     assert_eq!(request.batch.rows, 2);
     assert_eq!(request.batch.inputs[0].data, Data::F32(vec![1.0, 2.0, 3.0, 4.5]));
     assert_eq!(request.batch.inputs[1].data, Data::I64(vec![7, 8]));

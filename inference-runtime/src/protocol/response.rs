@@ -1,7 +1,7 @@
 //! An infer answer: JSON, with binary tensors behind it where the client asked for them.
 
-use super::ApiError;
 use super::request::WantedOutput;
+use super::{ApiError, check};
 use crate::engine::{Data, Outputs, TensorSpec};
 use crate::model::ServedModel;
 use crate::with_numbers;
@@ -33,13 +33,7 @@ pub fn encode(
     json.extend_from_slice(b",\"outputs\":[");
     for (place, output) in wanted.iter().enumerate() {
         let spec: &TensorSpec = &model.signature.outputs[output.index];
-        let tensor = outputs.tensors.get(output.index);
-        let tensor =
-            tensor.ok_or_else(|| ApiError::internal(format!("output {:?} was not computed", spec.name)))?;
-        model
-            .config
-            .refuse_output(&spec.name, tensor)
-            .map_err(ApiError::internal)?;
+        let tensor = check::computed(model, output.index, outputs)?;
         if place > 0 {
             json.push(b',');
         }

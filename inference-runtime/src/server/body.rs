@@ -28,11 +28,16 @@ pub fn too_large(limit: usize) -> ApiError {
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
 }
 
+pub fn too_slow(time: Duration) -> ApiError {
+    let message = format!("the body did not arrive within {time:?}; send it faster, or in smaller requests");
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
+}
+
 /// Reads a body of at most `limit` bytes within `time`; the permit has counted the `declared` bytes already.
 pub async fn read(
     mut body: Incoming,
     declared: Option<u64>,
-    permit: &mut Permit,
+    permit: &Permit,
     limit: usize,
     time: Duration,
 ) -> Result<Bytes, ApiError> {
@@ -56,15 +61,9 @@ pub async fn read(
         }
         Ok(bytes.freeze())
     };
-    tokio::time::timeout(time, reading).await.unwrap_or_else(|_| {
-        let message =
-            format!("the body did not arrive within {time:?}; send it faster, or in smaller requests");
-        Err(ApiError::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "body_timeout",
-            message,
-        ))
-    })
+    tokio::time::timeout(time, reading)
+        .await
+        .unwrap_or_else(|_| Err(too_slow(time)))
 }
 
 /// Reads the body of a request that is not served, within bounds.
@@ -94,8 +93,9 @@ pub fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Byt
     reply
 }
 
-pub fn json(value: &serde_json::Value) -> Reply {
-    reply(StatusCode::OK, "application/json", value.to_string())
+pub fn json(value: &impl serde::Serialize) -> Reply {
+    let text = serde_json::to_vec(value).expect("messages have text keys and finite numbers");
+    reply(StatusCode::OK, "application/json", text)
 }
 
 pub fn error(error: &ApiError) -> Reply {

@@ -4,23 +4,14 @@ use std::time::Instant;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use hyper::body::Incoming;
-use tokio::sync::oneshot;
 
 use super::body::{self, Reply};
 use super::route::{check_name, loading};
+use super::score::{self, Counts};
 use super::state::{Ready, Serving};
-use crate::metrics::Labels;
 use crate::protocol::{ApiError, request, response};
-use crate::worker::{Done, Job};
 
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
-
-/// Counts for the metrics of one request.
-#[derive(Default)]
-struct Counts {
-    pairs: u64,
-    items: u64,
-}
 
 pub async fn infer(
     serving: &Serving,
@@ -38,28 +29,7 @@ pub async fn infer(
             Err(error)
         }
     };
-    match &result {
-        Ok(_) => serving.load.answered(started.elapsed()),
-        Err(error) if error.retry_after.is_some() => serving.load.refused(),
-        Err(_) => {}
-    }
-    let outcome = result.as_ref().map_or_else(|error| error.outcome, |_| "ok");
-    let labels = Labels {
-        model: serving.model_name.clone(),
-        version: serving.model_version.clone(),
-        outcome,
-    };
-    serving.metrics.requests.get_or_create(&labels).inc();
-    if counts.pairs > 0 {
-        serving.metrics.pairs.get_or_create(&labels).inc_by(counts.pairs);
-    }
-    if counts.items > 0 {
-        serving.metrics.items.get_or_create(&labels).inc_by(counts.items);
-    }
-    serving
-        .metrics
-        .request_seconds
-        .observe(started.elapsed().as_secs_f64());
+    score::count(serving, result.as_ref().map(|_| ()), &counts, started);
     result
 }
 
@@ -116,7 +86,7 @@ async fn admitted(
         return Err(body::too_large(limit));
     }
     let size = usize::try_from(size).unwrap_or(limit);
-    let mut permit = match serving.admission.admit(size, serving.request_timeout) {
+    let permit = match serving.admission.admit(size, serving.request_timeout) {
         Ok(permit) => permit,
         Err(error) => {
             refuse(request).await;
@@ -124,36 +94,15 @@ async fn admitted(
         }
     };
     let time = serving.body_timeout;
-    let bytes = body::read(request.into_body(), declared, &mut permit, limit, time).await?;
+    let bytes = body::read(request.into_body(), declared, &permit, limit, time).await?;
     let parsed = request::parse(&bytes, header_length, &ready.model)?;
     drop(bytes);
     counts.pairs = parsed.batch.rows as u64;
-    // Only the client's own deadline may be shorter than ours; it counts from the first byte here.
-    let timeout = parsed
-        .timeout
-        .map_or(serving.request_timeout, |own| own.min(serving.request_timeout));
-    let (answer, answered) = oneshot::channel();
-    let job = Job {
-        batch: parsed.batch,
-        deadline: arrived + timeout,
-        queued: Instant::now(),
-        permit,
-        answer,
-    };
-    ready.workers.push(job);
-    let done = answered
-        .await
-        .map_err(|_| ApiError::internal("the engine gave no answer"))??;
-    observe(serving, &done);
+    let asked = (parsed.batch, parsed.terms);
+    let done = score::score(serving, ready, asked, permit, arrived).await?;
     let answer = response::encode(&ready.model, parsed.id.as_deref(), &parsed.outputs, &done.outputs)?;
     counts.items = counts.pairs;
     Ok(success(answer))
-}
-
-fn observe(serving: &Serving, done: &Done) {
-    serving.admission.observe_run(done.ran);
-    serving.metrics.queue_seconds.observe(done.waited.as_secs_f64());
-    serving.metrics.compute_seconds.observe(done.ran.as_secs_f64());
 }
 
 fn success(answer: response::Answer) -> Reply {

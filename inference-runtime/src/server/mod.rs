@@ -1,9 +1,11 @@
-//! The two HTTP ports: serving (bounded, with timers) and admin (probes and metrics).
+//! The ports: HTTP and gRPC for serving (bounded, with timers), and admin (probes and metrics).
 
 pub mod body;
+pub mod grpc;
 pub mod infer;
 pub mod listener;
 pub mod route;
+pub mod score;
 pub mod state;
 
 pub use state::Serving;

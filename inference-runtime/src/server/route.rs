@@ -25,11 +25,8 @@ pub async fn serve(serving: Arc<Serving>, request: Request<Incoming>) -> Reply {
         }
         (&Method::POST, ["v2", "repository", "index"]) => {
             let ready = serving.is_ready();
-            let reply = body::json(&metadata::index(
-                &serving.model_name,
-                &serving.model_version,
-                ready,
-            ));
+            let index = metadata::index(&serving.model_name, &serving.model_version, ready);
+            let reply = body::json(&index.models);
             body::discard(request.into_body()).await;
             return reply;
         }
@@ -59,9 +56,16 @@ fn known(parts: &[&str]) -> bool {
             | ["v2", "health", "live" | "ready"]
             | ["v2", "repository", "index"]
             | ["v2", "models", _]
-            | ["v2", "models", _, "ready" | "config" | "infer"]
+            | ["v2", "models", _, "ready" | "config" | "stats" | "infer"]
             | ["v2", "models", _, "versions", _]
-            | ["v2", "models", _, "versions", _, "ready" | "config" | "infer"]
+            | [
+                "v2",
+                "models",
+                _,
+                "versions",
+                _,
+                "ready" | "config" | "stats" | "infer"
+            ]
     )
 }
 
@@ -69,16 +73,17 @@ fn get(serving: &Serving, parts: &[&str]) -> Result<Reply, ApiError> {
     let (model, version, what) = match parts {
         ["v2"] | ["v2", ""] => return Ok(body::json(&metadata::server())),
         ["v2", "health", probe @ ("live" | "ready")] => return Ok(health(serving, probe)),
-        ["v2", "models", model] => (model, None, ""),
         ["v2", "models", model, "versions", version] => (model, Some(*version), ""),
-        ["v2", "models", model, what @ ("ready" | "config")] => (model, None, *what),
+        ["v2", "models", "stats"] if serving.model_name != "stats" => return Ok(statistics(serving)),
+        ["v2", "models", model] => (model, None, ""),
+        ["v2", "models", model, what @ ("ready" | "config" | "stats")] => (model, None, *what),
         [
             "v2",
             "models",
             model,
             "versions",
             version,
-            what @ ("ready" | "config"),
+            what @ ("ready" | "config" | "stats"),
         ] => (model, Some(*version), *what),
         parts if known(parts) => {
             let message = "this path takes POST";
@@ -100,11 +105,20 @@ fn get(serving: &Serving, parts: &[&str]) -> Result<Reply, ApiError> {
         return Ok(health(serving, "ready"));
     }
     let model = &serving.model().ok_or_else(loading)?.model;
-    Ok(body::json(&if what == "config" {
-        metadata::config(model)
-    } else {
-        metadata::model(model)
-    }))
+    Ok(match what {
+        "config" => body::json(&metadata::config(model)),
+        "stats" => statistics(serving),
+        _ => body::json(&metadata::model(model)),
+    })
+}
+
+fn statistics(serving: &Serving) -> Reply {
+    let counts = serving.statistics.snapshot();
+    body::json(&metadata::statistics(
+        &serving.model_name,
+        &serving.model_version,
+        &counts,
+    ))
 }
 
 fn health(serving: &Serving, probe: &str) -> Reply {
@@ -152,9 +166,9 @@ pub async fn admin(serving: Arc<Serving>, request: Request<Incoming>) -> Reply {
             let metrics = &serving.metrics;
             metrics.admitted.set(gauge(serving.admission.requests()));
             metrics.admitted_bytes.set(gauge(serving.admission.bytes()));
-            metrics
-                .waiting
-                .set(gauge(serving.model().map_or(0, |ready| ready.workers.waiting())));
+            metrics.waiting.set(gauge(
+                serving.model().map_or(0, |ready| ready.workers.queue.len()),
+            ));
             body::reply(StatusCode::OK, TEXT, metrics.encode())
         }
         (&Method::GET, "/load") => load(&serving),

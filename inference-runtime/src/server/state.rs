@@ -9,6 +9,7 @@ use crate::load::Load;
 use crate::metrics::Metrics;
 use crate::model::ServedModel;
 use crate::nvml::Board;
+use crate::statistics::Statistics;
 use crate::worker::Workers;
 
 /// A model with its engines.
@@ -25,6 +26,7 @@ pub struct Serving {
     pub load: Arc<Load>,
     pub gpus: Arc<Board>,
     pub metrics: Metrics,
+    pub statistics: Arc<Statistics>,
     pub max_body_bytes: usize,
     pub body_timeout: Duration,
     pub request_timeout: Duration,
@@ -48,6 +50,7 @@ impl Serving {
             load: Arc::new(Load::new(&args.revision, Instant::now())),
             metrics: Metrics::new(Arc::clone(&gpus)),
             gpus,
+            statistics: Arc::default(),
             max_body_bytes: args.max_body_bytes,
             body_timeout: args.body_timeout,
             request_timeout: args.request_timeout,

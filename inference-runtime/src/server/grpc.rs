@@ -1,0 +1,178 @@
+//! The gRPC port: the same requests, through the same admission and queue as over HTTP.
+//!
+//! `door` admits an infer request by its head, before its message is read; then the generated service decodes the
+//! message and calls in here.
+
+pub mod door;
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use tonic::{Code, Request, Response, Status};
+
+use super::route::{check_name, loading};
+use super::score;
+use super::state::{Ready, Serving};
+use crate::protocol::pb::grpc_inference_service_server::GrpcInferenceService;
+use crate::protocol::{ApiError, grpc, metadata, pb};
+use crate::worker::Done;
+use door::Ticket;
+
+/// An error in gRPC's terms.
+pub fn status(error: &ApiError) -> Status {
+    let code = match error.status {
+        StatusCode::BAD_REQUEST => Code::InvalidArgument,
+        StatusCode::NOT_FOUND => Code::NotFound,
+        StatusCode::REQUEST_TIMEOUT => Code::DeadlineExceeded,
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS => Code::ResourceExhausted,
+        StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
+        _ => Code::Internal,
+    };
+    let mut status = Status::new(code, &error.message);
+    if let Some(seconds) = error.retry_after {
+        let milliseconds = (seconds * 1000).into();
+        status
+            .metadata_mut()
+            .insert("grpc-retry-pushback-ms", milliseconds);
+    }
+    status
+}
+
+#[derive(Clone)]
+pub struct Inference {
+    serving: Arc<Serving>,
+}
+
+impl Inference {
+    pub fn new(serving: Arc<Serving>) -> Self {
+        Self { serving }
+    }
+
+    /// The model, if that is the one, and the version, that the client means; an empty version means any.
+    fn model(&self, name: &str, version: &str) -> Result<&Ready, ApiError> {
+        self.is_served(name, version)?;
+        self.serving.model().ok_or_else(loading)
+    }
+
+    fn is_served(&self, name: &str, version: &str) -> Result<(), ApiError> {
+        let version = Some(version).filter(|version| !version.is_empty());
+        check_name(&self.serving, name, version)
+    }
+
+    async fn infer(
+        &self,
+        ticket: &Ticket,
+        request: pb::ModelInferRequest,
+    ) -> Result<pb::ModelInferResponse, ApiError> {
+        let ready = self.model(&request.model_name, &request.model_version)?;
+        let parsed = grpc::parse(request, &ready.model)?;
+        let mut terms = parsed.terms;
+        terms.timeout = Some(
+            terms
+                .timeout
+                .map_or(ticket.timeout, |own| own.min(ticket.timeout)),
+        );
+        ticket.scored(parsed.batch.rows as u64);
+        let permit = Arc::clone(&ticket.permit);
+        let done: Done = score::score(
+            &self.serving,
+            ready,
+            (parsed.batch, terms),
+            permit,
+            ticket.started,
+        )
+        .await?;
+        grpc::encode(&ready.model, parsed.id, &parsed.outputs, &done.outputs)
+    }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+fn answer<T>(message: T) -> Answer<T> {
+    Ok(Response::new(message))
+}
+
+#[tonic::async_trait]
+impl GrpcInferenceService for Inference {
+    async fn server_live(&self, _: Request<pb::ServerLiveRequest>) -> Answer<pb::ServerLiveResponse> {
+        answer(pb::ServerLiveResponse { live: true })
+    }
+
+    async fn server_ready(&self, _: Request<pb::ServerReadyRequest>) -> Answer<pb::ServerReadyResponse> {
+        let ready = self.serving.is_ready();
+        answer(pb::ServerReadyResponse { ready })
+    }
+
+    async fn model_ready(&self, request: Request<pb::ModelReadyRequest>) -> Answer<pb::ModelReadyResponse> {
+        let model = request.into_inner();
+        let ready = self.is_served(&model.name, &model.version).is_ok() && self.serving.is_ready();
+        answer(pb::ModelReadyResponse { ready })
+    }
+
+    async fn server_metadata(
+        &self,
+        _: Request<pb::ServerMetadataRequest>,
+    ) -> Answer<pb::ServerMetadataResponse> {
+        answer(metadata::server())
+    }
+
+    async fn model_metadata(
+        &self,
+        request: Request<pb::ModelMetadataRequest>,
+    ) -> Answer<pb::ModelMetadataResponse> {
+        let asked = request.into_inner();
+        let ready = self.model(&asked.name, &asked.version);
+        answer(metadata::model(&ready.map_err(|error| status(&error))?.model))
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<pb::ModelConfigRequest>,
+    ) -> Answer<pb::ModelConfigResponse> {
+        let asked = request.into_inner();
+        let ready = self.model(&asked.name, &asked.version);
+        let config = metadata::config(&ready.map_err(|error| status(&error))?.model);
+        answer(pb::ModelConfigResponse { config: Some(config) })
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<pb::ModelStatisticsRequest>,
+    ) -> Answer<pb::ModelStatisticsResponse> {
+        let (asked, serving) = (request.into_inner(), &self.serving);
+        // No name means all models.
+        if !asked.name.is_empty() {
+            let served = self.is_served(&asked.name, &asked.version);
+            served.map_err(|error| status(&error))?;
+        }
+        let counts = serving.statistics.snapshot();
+        answer(metadata::statistics(
+            &serving.model_name,
+            &serving.model_version,
+            &counts,
+        ))
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<pb::RepositoryIndexRequest>,
+    ) -> Answer<pb::RepositoryIndexResponse> {
+        let (serving, ready) = (&self.serving, self.serving.is_ready());
+        let mut index = metadata::index(&serving.model_name, &serving.model_version, ready);
+        if request.into_inner().ready && !ready {
+            index.models.clear();
+        }
+        answer(index)
+    }
+
+    async fn model_infer(
+        &self,
+        mut request: Request<pb::ModelInferRequest>,
+    ) -> Answer<pb::ModelInferResponse> {
+        let ticket = request.extensions_mut().remove::<Arc<Ticket>>();
+        let ticket = ticket.ok_or_else(|| Status::internal("the request was not admitted"))?;
+        let result = self.infer(&ticket, request.into_inner()).await;
+        ticket.end(result.as_ref().map(|_| ()).map_err(ApiError::clone));
+        result.map(Response::new).map_err(|error| status(&error))
+    }
+}

@@ -1,0 +1,250 @@
+//! The door of the gRPC port: admission by the head of a request, and bounds on its message while it arrives.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{HeaderMap, Request, Response};
+use hyper::body::{Body, Frame, Incoming};
+use tokio::time::Sleep;
+use tonic::Status;
+use tonic::codegen::Service as _;
+
+use super::{Inference, Serving, status};
+use crate::admission::Permit;
+use crate::protocol::ApiError;
+use crate::protocol::pb::grpc_inference_service_server::GrpcInferenceServiceServer;
+use crate::server::body::{too_large, too_slow};
+use crate::server::route::loading;
+use crate::server::score::{self, Counts};
+
+const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+/// Messages of all other methods: names and flags.
+const SMALL_MESSAGE: usize = 64 << 10;
+/// Compressed flag and length, before each message.
+const PREFIX: usize = 5;
+
+/// An admitted infer request: what the door knows of it, and what came of it.
+pub struct Ticket {
+    pub permit: Arc<Permit>,
+    pub started: Instant,
+    pub timeout: Duration,
+    result: OnceLock<Result<(), ApiError>>,
+    pairs: AtomicU64,
+}
+
+impl Ticket {
+    pub fn scored(&self, pairs: u64) {
+        self.pairs.store(pairs, Ordering::Relaxed);
+    }
+
+    /// The first word counts: a message that broke off ends the request, whatever the decoder says then.
+    pub fn end(&self, result: Result<(), ApiError>) {
+        let _ = self.result.set(result);
+    }
+}
+
+#[derive(Clone)]
+pub struct Door {
+    serving: Arc<Serving>,
+    service: GrpcInferenceServiceServer<Inference>,
+}
+
+impl Door {
+    pub fn new(serving: Arc<Serving>) -> Self {
+        let limit = serving.max_body_bytes.max(SMALL_MESSAGE);
+        let service = GrpcInferenceServiceServer::new(Inference::new(Arc::clone(&serving)));
+        Self {
+            serving,
+            service: service.max_decoding_message_size(limit),
+        }
+    }
+
+    pub async fn enter(mut self, request: Request<Incoming>) -> Response<tonic::body::Body> {
+        if request.uri().path() == INFER {
+            return self.infer(request).await;
+        }
+        let message = |body| Message::new(body, SMALL_MESSAGE, self.serving.body_timeout, None);
+        let Ok(response) = self.service.call(request.map(message)).await;
+        response
+    }
+
+    async fn infer(mut self, request: Request<Incoming>) -> Response<tonic::body::Body> {
+        let started = Instant::now();
+        self.serving.load.offered();
+        let ticket = match self.admit(request.headers(), started) {
+            Ok(ticket) => Arc::new(ticket),
+            Err(error) => {
+                score::count(&self.serving, Err(&error), &Counts::default(), started);
+                return status(&error).into_http();
+            }
+        };
+        let (limit, time) = (self.serving.max_body_bytes, self.serving.body_timeout);
+        let message = |body| Message::new(body, limit, time, Some(Arc::clone(&ticket)));
+        let mut request = request.map(message);
+        request.extensions_mut().insert(Arc::clone(&ticket));
+        let Ok(response) = self.service.call(request).await;
+        let undecoded = || ApiError::invalid("the message is not a ModelInferRequest");
+        let result = ticket.result.get_or_init(|| Err(undecoded())).as_ref().copied();
+        let pairs = ticket.pairs.load(Ordering::Relaxed);
+        let items = if result.is_ok() { pairs } else { 0 };
+        score::count(&self.serving, result, &Counts { pairs, items }, started);
+        response
+    }
+
+    fn admit(&self, headers: &HeaderMap, started: Instant) -> Result<Ticket, ApiError> {
+        let serving = &self.serving;
+        if serving.model().is_none() {
+            return Err(loading());
+        }
+        let timeout = match headers.get("grpc-timeout") {
+            Some(value) => {
+                let own = value.to_str().ok().and_then(grpc_timeout);
+                own.ok_or_else(|| ApiError::invalid(format!("grpc-timeout {value:?} is not a time")))?
+            }
+            None => serving.request_timeout,
+        };
+        let timeout = timeout.min(serving.request_timeout);
+        Ok(Ticket {
+            permit: serving.admission.admit(0, timeout)?,
+            started,
+            timeout,
+            result: OnceLock::new(),
+            pairs: AtomicU64::new(0),
+        })
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Door {
+    type Response = Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let door = self.clone();
+        Box::pin(async move { Ok(door.enter(request).await) })
+    }
+}
+
+/// At most eight digits and a unit, as gRPC has it.
+fn grpc_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(3600 * number),
+        "M" => Duration::from_secs(60 * number),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+/// The body of a request, bounded in size and time, its bytes counted by the permit.
+struct Message {
+    body: Incoming,
+    read: usize,
+    limit: usize,
+    time: Duration,
+    late: Pin<Box<Sleep>>,
+    ticket: Option<Arc<Ticket>>,
+}
+
+impl Message {
+    fn new(body: Incoming, limit: usize, time: Duration, ticket: Option<Arc<Ticket>>) -> Self {
+        Self {
+            body,
+            read: 0,
+            limit,
+            time,
+            late: Box::pin(tokio::time::sleep(time)),
+            ticket,
+        }
+    }
+
+    fn check(&mut self, data: &[u8]) -> Result<(), ApiError> {
+        // The length that the first frame announces, so that a large message is refused before it is read.
+        let announced = data
+            .get(1..PREFIX)
+            .filter(|_| self.read == 0)
+            .and_then(|length| Some(u32::from_be_bytes(length.try_into().ok()?)));
+        self.read = self.read.saturating_add(data.len());
+        let announced = announced.map_or(0, |length| length as usize);
+        if announced > self.limit || self.read > self.limit.saturating_add(PREFIX) {
+            return Err(too_large(self.limit));
+        }
+        match &self.ticket {
+            Some(ticket) => ticket.permit.grow(data.len()),
+            None => Ok(()),
+        }
+    }
+
+    fn fail(&self, error: &ApiError) -> Status {
+        if let Some(ticket) = &self.ticket {
+            ticket.end(Err(error.clone()));
+        }
+        status(error)
+    }
+}
+
+impl Body for Message {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        if this.late.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Some(Err(this.fail(&too_slow(this.time)))));
+        }
+        let result = match ready!(Pin::new(&mut this.body).poll_frame(context)) {
+            Some(Ok(frame)) => this
+                .check(frame.data_ref().map_or(&[], Bytes::as_ref))
+                .map(|()| frame),
+            Some(Err(error)) => Err(ApiError::invalid(format!("the message ended early: {error}"))),
+            None => return Poll::Ready(None),
+        };
+        Poll::Ready(Some(result.map_err(|error| this.fail(&error))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts() {
+        for (text, timeout) in [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("3S", Some(Duration::from_secs(3))),
+            ("99999999m", Some(Duration::from_millis(99_999_999))),
+            ("5u", Some(Duration::from_micros(5))),
+            ("6n", Some(Duration::from_nanos(6))),
+            ("S", None),
+            ("", None),
+            ("1", None),
+            ("-1S", None),
+            ("1.5S", None),
+            ("123456789S", None),
+            ("1\u{e9}", None),
+        ] {
+            assert_eq!(grpc_timeout(text), timeout, "{text}");
+        }
+    }
+}

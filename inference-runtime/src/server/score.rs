@@ -1,0 +1,82 @@
+//! What HTTP and gRPC have in common once a request is parsed: queue, engine, counts.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::state::{Ready, Serving};
+use crate::admission::Permit;
+use crate::engine::Batch;
+use crate::metrics::Labels;
+use crate::protocol::ApiError;
+use crate::protocol::request::Terms;
+use crate::queue::Job;
+use crate::worker::Done;
+
+/// Counts for the metrics of one request.
+#[derive(Default)]
+pub struct Counts {
+    pub pairs: u64,
+    pub items: u64,
+}
+
+/// Scores a batch; its deadline counts from `arrived`, when its first byte was here.
+pub async fn score(
+    serving: &Serving,
+    ready: &Ready,
+    (batch, terms): (Batch, Terms),
+    permit: Arc<Permit>,
+    arrived: Instant,
+) -> Result<Done, ApiError> {
+    // Only the client's own deadline may be shorter than ours.
+    let timeout = terms
+        .timeout
+        .map_or(serving.request_timeout, |own| own.min(serving.request_timeout));
+    let (deadline, queued) = (arrived + timeout, Instant::now());
+    let queue = &ready.workers.queue;
+    let left = deadline.saturating_duration_since(queued);
+    permit.enter_queue(terms.priority, left, || queue.shed_below(terms.priority))?;
+    let (answer, answered) = oneshot::channel();
+    queue.push(Job {
+        batch,
+        priority: terms.priority,
+        deadline,
+        queued,
+        permit,
+        answer,
+    });
+    let done = answered
+        .await
+        .map_err(|_| ApiError::internal("the engine gave no answer"))??;
+    serving.admission.observe_run(done.ran / done.shared_by.max(1));
+    serving.metrics.queue_seconds.observe(done.waited.as_secs_f64());
+    serving.metrics.compute_seconds.observe(done.ran.as_secs_f64());
+    serving.metrics.batch_requests.observe(f64::from(done.shared_by));
+    Ok(done)
+}
+
+/// Counts a request that is answered, or refused.
+pub fn count(serving: &Serving, result: Result<(), &ApiError>, counts: &Counts, started: Instant) {
+    let took = started.elapsed();
+    match result {
+        Ok(()) => serving.load.answered(took),
+        Err(error) if error.retry_after.is_some() => serving.load.refused(),
+        Err(_) => {}
+    }
+    let outcome = result.map_or_else(|error| error.outcome, |()| "ok");
+    let labels = Labels {
+        model: serving.model_name.clone(),
+        version: serving.model_version.clone(),
+        outcome,
+    };
+    serving.metrics.requests.get_or_create(&labels).inc();
+    if counts.pairs > 0 {
+        serving.metrics.pairs.get_or_create(&labels).inc_by(counts.pairs);
+    }
+    if counts.items > 0 {
+        serving.metrics.items.get_or_create(&labels).inc_by(counts.items);
+    }
+    serving.metrics.request_seconds.observe(took.as_secs_f64());
+    serving.statistics.answered(result.is_ok(), took);
+}
