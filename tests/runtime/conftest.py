@@ -49,7 +49,7 @@ class Runtime:
     """A process of the runtime."""
 
     def __init__(self, folder: pathlib.Path, uri: str, *flags: str, environment: dict | None = None):
-        self.port, self.admin_port = free_port(), free_port()
+        self.port, self.grpc_port, self.admin_port = free_port(), free_port(), free_port()
         self.url, self.admin = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.admin_port}"
         self.termination_log = folder / "termination-log"
         self.termination_log.write_text("")
@@ -61,8 +61,8 @@ class Runtime:
         clean["PINNACE_DRAIN_DELAY"] = "300ms"
         command = [
             binary(), "serve", "--model-uri", uri, "--model-name", NAME, "--listen", f"127.0.0.1:{self.port}",
-            "--admin-listen", f"127.0.0.1:{self.admin_port}", "--cache-dir", str(folder / "cache"),
-            *flags,
+            "--grpc-listen", f"127.0.0.1:{self.grpc_port}", "--admin-listen", f"127.0.0.1:{self.admin_port}",
+            "--cache-dir", str(folder / "cache"), *flags,
         ]  # fmt: skip
         self.log = open(folder / "runtime.log", "ab")
         self.process = subprocess.Popen(command, env=clean | (environment or {}), stderr=self.log)
@@ -73,6 +73,12 @@ class Runtime:
     def ready(self) -> bool:
         assert self.process.poll() is None, self.termination_log.read_text()
         return requests.get(f"{self.admin}/v2/health/ready", timeout=5).status_code == 200
+
+    def statistics(self) -> dict:
+        """The model's own, as the protocol gives them."""
+        answer = requests.get(f"{self.url}/v2/models/{NAME}/stats", timeout=5).json()
+        (model,) = answer["model_stats"]
+        return model
 
     def failure(self, seconds: float = 45.0) -> dict:
         """The termination message of a process that must fail."""
@@ -122,6 +128,16 @@ def ranker(tmp_path_factory) -> pathlib.Path:
 def make_model(folder: pathlib.Path, *flags: str) -> pathlib.Path:
     script = MODELS / "make_small_ranker.py"
     subprocess.run([sys.executable, script, folder, *flags], check=True, capture_output=True)
+    return folder
+
+
+def configure(folder: pathlib.Path, text: str) -> pathlib.Path:
+    """Adds to a copy's configuration."""
+    import make_small_ranker
+
+    with open(folder / "config.yaml", "a") as file:
+        file.write(text)
+    make_small_ranker.write_manifest(folder)
     return folder
 
 

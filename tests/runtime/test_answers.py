@@ -1,6 +1,7 @@
 """Answers are those of ONNX Runtime in Python on the same inputs, in JSON and in binary."""
 
 import json
+import time
 
 import make_small_ranker as small
 import numpy as np
@@ -68,6 +69,7 @@ def test_triton_client_unchanged(start, ranker, session):
     assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
     assert client.get_model_metadata(NAME)["versions"] == ["7"]
     assert client.get_model_config(NAME)["max_batch_size"] == 4096
+    assert client.get_model_config(NAME)["dynamic_batching"]["priority_levels"] == 3
     assert client.get_model_repository_index()[0]["state"] == "READY"
     dense, sparse = lists(1)[0]
     expected = session.run(["score"], {"dense": dense, "sparse": sparse})[0]
@@ -83,7 +85,33 @@ def test_triton_client_unchanged(start, ranker, session):
             result = client.infer(NAME, inputs, outputs=wanted, request_id="r1")
             assert np.abs(result.as_numpy("score") - expected).max() <= 1e-6
             assert result.get_response()["id"] == "r1"
+    result = client.infer(NAME, inputs, priority=3, timeout=4_000_000)
+    assert np.abs(result.as_numpy("score") - expected).max() <= 1e-6
+    assert "statistics" in client.get_server_metadata()["extensions"]
+    asked = [client.get_inference_statistics(*names) for names in [(), (NAME,), (NAME, "7")]]
+    assert asked[0] == asked[1] == asked[2]
     client.close()
+
+
+def test_statistics_count_requests_rows_and_runs(start, ranker):
+    runtime = start(ranker.as_uri(), "--workers", "1")
+    empty = runtime.statistics()
+    assert (empty["inference_count"], empty["last_inference"], empty["batch_stats"]) == (0, 0, [])
+    sizes = [1, 7, 7]
+    for size in sizes:
+        assert runtime.infer(small.request(*small.pairs(np.random.default_rng(5), size))).status_code == 200
+    assert runtime.infer({}).status_code == 400
+    counts = runtime.statistics()
+    stats = counts["inference_stats"]
+    assert (counts["inference_count"], counts["execution_count"]) == (sum(sizes), 3)
+    names = ["success", "fail", "queue", "compute_input", "compute_infer", "compute_output"]
+    assert [stats[name]["count"] for name in names] == [3, 1, 3, 3, 3, 3]
+    phases = sum(stats[name]["ns"] for name in names[2:])
+    assert 0 < stats["compute_infer"]["ns"] <= phases <= stats["success"]["ns"]
+    by_size = {entry["batch_size"]: entry["compute_infer"]["count"] for entry in counts["batch_stats"]}
+    assert by_size == {1: 1, 7: 2}
+    assert time.time() - counts["last_inference"] / 1000 < 60
+    assert requests.get(f"{runtime.url}/v2/models/other/stats", timeout=5).status_code == 404
 
 
 def test_bad_bodies_name_their_fault(start, ranker):

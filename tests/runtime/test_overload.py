@@ -10,7 +10,9 @@ import time
 import make_small_ranker as small
 import numpy as np
 import requests
+import tritonclient.grpc as triton
 from conftest import NAME, wait_until
+from tritonclient.utils import InferenceServerException
 
 
 def body(count: int) -> dict:
@@ -45,6 +47,50 @@ def test_bounded_in_bytes(start, ranker):
     runtime = start(ranker.as_uri(), "--max-queue-bytes", "1000")
     answer = runtime.infer(body(16))
     assert answer.status_code == 429 and "memory" in answer.json()["error"]
+
+
+def test_the_lowest_class_is_shed_first(start, ranker):
+    """The queue is full of low requests, over HTTP and gRPC; high ones are answered all the same, and low ones shed."""
+    runtime = start(ranker.as_uri(), "--max-queue", "4", "--workers", "1", "--request-timeout", "60s")
+    done, low, high = threading.Event(), [], []
+
+    def flood_http():
+        request = body(64) | {"parameters": {"priority": 3}}
+        while not done.is_set():
+            low.append(runtime.infer(request).status_code)
+
+    def flood_grpc():
+        dense, sparse = small.pairs(np.random.default_rng(5), 512)
+        inputs = [
+            triton.InferInput("dense", dense.shape, "FP32").set_data_from_numpy(dense),
+            triton.InferInput("sparse", sparse.shape, "INT64").set_data_from_numpy(sparse),
+        ]
+        with triton.InferenceServerClient(f"127.0.0.1:{runtime.grpc_port}") as client:
+            while not done.is_set():
+                try:
+                    client.infer(NAME, inputs, priority=3)
+                    low.append(200)
+                except InferenceServerException as error:
+                    assert error.status() == "StatusCode.RESOURCE_EXHAUSTED"
+                    low.append(429)
+
+    def shed() -> bool:
+        high.append(runtime.infer(body(1) | {"parameters": {"priority": 1}}).status_code)
+        outcome = f'pinnace_requests_total{{model="{NAME}",version="1",outcome="refused_priority"'
+        return len(high) >= 20 and runtime.metric(outcome) > 0
+
+    threads = [threading.Thread(target=target) for target in [flood_http, *[flood_grpc] * 7]]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(shed, 120)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert set(high) == {200}
+    assert set(low) == {200, 429}
+    assert wait_until(lambda: runtime.metric("pinnace_in_flight ") == 0)
 
 
 def test_a_deadline_of_the_client(start, ranker):
@@ -111,7 +157,7 @@ def test_sigterm_loses_no_request(start, ranker):
 
 
 def test_sigterm_finishes_what_was_accepted(start, ranker):
-    runtime = start(ranker.as_uri(), "--drain-delay", "0s", "--workers", "1")
+    runtime = start(ranker.as_uri(), "--drain-delay", "0s", "--workers", "1", "--request-timeout", "60s")
     request = body(4096)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         answers = [pool.submit(runtime.infer, request) for _ in range(4)]
