@@ -8,11 +8,11 @@ from harness.base import eventually
 POOL = {"limits": {"maxNodes": 60}}
 
 
-def start(crowd, metrics, minimum: int = 2, maximum: int = 40, requests: float = 200, **load):
+def start(crowd, metrics, minimum: int = 2, maximum: int = 40, requests: int = 200, **load):
     """A model at rest under a load."""
     crowd.load(requests, **load)
     crowd.apply(objects.pool(**POOL), objects.scaled(minimum, maximum, metrics))
-    crowd.settle(minimum)
+    crowd.settle(max(minimum, -(-requests // 100)))
     crowd.model_condition("ScalingActive", "True", "FollowingMetrics")
     crowd.model_condition("MetricsFresh", "True")
 
@@ -47,7 +47,6 @@ def test_five_percent_noise_is_no_news(stack, crowd):
 
 def test_a_blackout_takes_nothing_away_and_is_said(crowd):
     start(crowd, [objects.RATE], minimum=2, requests=800)
-    crowd.settle(8)
     dark = [{"kind": "Refuse", "share": 1.0}]
     # Nobody says that hardly anything is asked any more.
     crowd.load(100, faults=dark)
@@ -63,7 +62,6 @@ def test_a_blackout_takes_nothing_away_and_is_said(crowd):
 
 def test_impossible_numbers_take_nothing_away(crowd):
     start(crowd, [objects.RATE], minimum=2, requests=600)
-    crowd.settle(6)
     for kind in ("NaN", "Negative", "Hang", "Error"):
         # A third of them: fewer than 80 % are left to be believed.
         crowd.load(60, faults=[{"kind": kind, "share": 0.34}])
