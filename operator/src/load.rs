@@ -32,7 +32,7 @@ const SAMPLE: usize = 500;
 /// Requests at once, and those to pods that failed last time.
 const CONCURRENCY: (usize, usize) = (64, 16);
 /// A replica answers from memory; one that takes longer has other troubles.
-const DEADLINE: Duration = Duration::from_secs(2);
+pub const DEADLINE: Duration = Duration::from_secs(2);
 
 /// The seam to the replicas.
 pub trait GpuLoad: Send + Sync + 'static {
@@ -94,6 +94,7 @@ struct State {
 pub struct Loads<L> {
     reader: L,
     metrics: Arc<Metrics>,
+    deadline: Duration,
     state: Mutex<State>,
     /// Its one permit is taken while the failing are being asked.
     failing_lane: Arc<Semaphore>,
@@ -101,10 +102,11 @@ pub struct Loads<L> {
 
 impl<L: GpuLoad> Loads<L> {
     #[must_use]
-    pub fn new(reader: L, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(reader: L, metrics: Arc<Metrics>, deadline: Duration) -> Arc<Self> {
         Arc::new(Self {
             reader,
             metrics,
+            deadline,
             state: Mutex::default(),
             failing_lane: Arc::new(Semaphore::new(1)),
         })
@@ -185,7 +187,7 @@ impl<L: GpuLoad> Loads<L> {
 
     async fn lane(&self, pods: Asked, concurrency: usize) {
         let asked = futures::stream::iter(pods).map(|(model, target)| async move {
-            let answer = tokio::time::timeout(DEADLINE, self.reader.read(&target.address)).await;
+            let answer = tokio::time::timeout(self.deadline, self.reader.read(&target.address)).await;
             (model, target, answer.unwrap_or(Err(LoadError::Timeout)))
         });
         let mut answers = asked.buffer_unordered(concurrency);

@@ -14,7 +14,7 @@ use operator::fleet::Fleet;
 use operator::inventory::Inventory;
 use operator::launch::LaunchBucket;
 use operator::lease::{Election, Permission};
-use operator::load::{Loads, RuntimeLoad};
+use operator::load::{self, Loads, RuntimeLoad};
 use operator::metrics::Metrics;
 use operator::{observe, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
@@ -143,7 +143,7 @@ async fn assemble(
     };
     Fleet {
         stores,
-        loads: Loads::new(RuntimeLoad::default(), Arc::clone(&metrics)),
+        loads: Loads::new(RuntimeLoad::default(), Arc::clone(&metrics), load::DEADLINE),
         inventory,
         bucket,
         settings: args.settings(),
