@@ -100,7 +100,9 @@ impl<'a> NodePlan<'a> {
         let empty = view.model_pods_on(&node.name).next().is_none();
         let Some(since) = node.victim_since else {
             let usable = node.ready && node.allocatable.gpus > 0;
-            let surplus = !holds && !wanted && !node.unschedulable && (usable || !empty);
+            // An empty one may be a replacement that a roll waits for: only AWS can say.
+            let spare = usable && view.cloud().is_some();
+            let surplus = !holds && !wanted && !node.unschedulable && (spare || !empty);
             let surplus = surplus && view.observed.settings.mutations == crate::observed::CloudMutations::All;
             if surplus || self.moves.drain.contains(node.name.as_str()) {
                 let name = node.name.clone();

@@ -27,22 +27,24 @@ pub fn is_refused(view: &View, group: &GroupObserved) -> bool {
     let Some(scaling) = &group.scaling else {
         return false;
     };
-    let waiting = is_waiting(scaling);
-    let recent = |at| waiting || view.now.duration_since(at) < REFUSAL_MEMORY;
+    let recent = |at| view.now.duration_since(at) < REFUSAL_MEMORY;
+    let since = scaling.unfilled.map(|u| u.since);
+    // A refusal from before the order that waits now is old news.
+    let of_this_order = |at| is_waiting(scaling) && since.is_none_or(|since| at >= since);
     let failure = scaling.launch_failure.as_ref();
-    failure.is_some_and(|f| f.no_capacity && recent(f.at)) || is_overdue(scaling, recent)
+    failure.is_some_and(|f| f.no_capacity && (recent(f.at) || of_this_order(f.at)))
+        || scaling.unfilled.is_some_and(|u| is_overdue(u) && recent(u.seen))
 }
 
 /// What was ordered here has not come for too long, and AWS may not even have said why.
 #[must_use]
 pub fn is_stuck(group: &GroupObserved) -> bool {
     let scaling = group.scaling.as_ref();
-    scaling.is_some_and(|s| is_waiting(s) && is_overdue(s, |_| true))
+    scaling.is_some_and(|s| is_waiting(s) && s.unfilled.is_some_and(is_overdue))
 }
 
-fn is_overdue(scaling: &ScalingObserved, recent: impl Fn(jiff::Timestamp) -> bool) -> bool {
-    let unfilled = scaling.unfilled.as_ref();
-    unfilled.is_some_and(|u| u.seen.duration_since(u.since) >= ORDER_PATIENCE && recent(u.seen))
+fn is_overdue(unfilled: Unfilled) -> bool {
+    unfilled.seen.duration_since(unfilled.since) >= ORDER_PATIENCE
 }
 
 fn is_waiting(scaling: &ScalingObserved) -> bool {
@@ -85,8 +87,9 @@ pub fn order(group: &GroupObserved, uid: &str, keep: u32) -> Option<CloudAction>
     })
 }
 
-/// Notes in a new inventory since when its orders wait, from the inventory before it. AWS does not say; an operator that
-/// has just started counts anew.
+/// Notes in a new inventory what it does not tell of itself, from the inventory before it: since when orders wait, and
+/// refusals that a launch has blotted out whose instance came after its order had been taken back. An operator that has
+/// just started knows neither, and asks once more.
 pub fn note_waiting(cloud: &mut CloudObserved, before: Option<&CloudObserved>) {
     let read_at = cloud.read_at;
     for (name, group) in &mut cloud.groups {
@@ -94,19 +97,24 @@ pub fn note_waiting(cloud: &mut CloudObserved, before: Option<&CloudObserved>) {
             continue;
         };
         let earlier = before.and_then(|b| b.groups.get(name)?.scaling.as_ref());
-        let came = earlier.is_none_or(|e| view::living(scaling) > view::living(e));
-        let known = earlier.and_then(|e| e.unfilled).filter(|_| !came);
-        scaling.unfilled = match (is_waiting(scaling), known) {
+        let known = earlier.filter(|e| filled(scaling) <= filled(e));
+        if scaling.launch_failure.is_none() {
+            scaling.launch_failure = known.and_then(|e| e.launch_failure.clone());
+        }
+        let fresh = Unfilled {
+            since: read_at,
+            seen: read_at,
+        };
+        scaling.unfilled = match known {
             // Taken back: that it was not filled is remembered.
-            (false, known) => known,
-            (true, Some(known)) if earlier.is_some_and(is_waiting) => Some(Unfilled {
-                seen: read_at,
-                ..known
-            }),
-            (true, _) => Some(Unfilled {
-                since: read_at,
-                seen: read_at,
-            }),
+            Some(known) if !is_waiting(scaling) => known.unfilled,
+            Some(known) if is_waiting(known) => known.unfilled.map(|u| Unfilled { seen: read_at, ..u }),
+            _ => is_waiting(scaling).then_some(fresh),
         };
     }
+}
+
+/// Instances that were ordered and came.
+fn filled(scaling: &ScalingObserved) -> u32 {
+    view::living(scaling).min(scaling.desired)
 }
