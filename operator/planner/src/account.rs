@@ -35,6 +35,13 @@ pub fn plan(view: &View) -> AccountPlan {
     if view.observed.settings.mutations != CloudMutations::All || !view.inventory_is_fresh() {
         return plan;
     }
+    #[cfg(feature = "seeded-bugs")]
+    if crate::seeded::is_planted(crate::seeded::Bug::SweepByUidOnly) {
+        let all = ownerless.iter();
+        plan.sweep
+            .extend(all.map(|g| remove::delete(g, &g.owner.pool_uid)));
+        return plan;
+    }
     plan.held = vanished(view, &living);
     if plan.held.is_some() {
         return plan;

@@ -29,6 +29,8 @@ pub mod plan;
 pub mod pool;
 pub mod price;
 pub mod scaling;
+#[cfg(feature = "seeded-bugs")]
+pub mod seeded;
 pub mod shrink;
 pub mod status;
 pub mod view;

@@ -126,6 +126,11 @@ fn give_back_nodes(view: &View, task: &Task, plan: &mut PoolPlan) {
 
 /// The finalizer goes after two "absent" answers, `absent_twice` apart (reads of AWS lag behind its writes).
 fn confirm_absence(view: &View, task: &Task, plan: &mut PoolPlan) {
+    #[cfg(feature = "seeded-bugs")]
+    if crate::seeded::is_planted(crate::seeded::Bug::FinalizerTooEarly) {
+        plan.finalizer = Finalizer::Remove;
+        return;
+    }
     let status = task.pool.status.as_ref();
     let Some(since) = status.and_then(|s| s.absent_since.as_ref()) else {
         plan.absent_since = Some(view.now);

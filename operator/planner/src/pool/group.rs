@@ -47,6 +47,14 @@ pub fn spec(view: &View, task: &Task, instance_type: &str, subnet: &str, shard: 
     };
     group.spec_hash = spec_hash(&group);
     let pool = (task.name.0.as_str(), task.uid);
+    #[cfg(feature = "seeded-bugs")]
+    let random = view.now.to_string();
+    #[cfg(feature = "seeded-bugs")]
+    let subnet = if crate::seeded::is_planted(crate::seeded::Bug::RandomName) {
+        random.as_str()
+    } else {
+        subnet
+    };
     group.name = name::group_name(
         &settings.cluster,
         pool,

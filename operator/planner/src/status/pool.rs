@@ -26,6 +26,10 @@ pub fn fill(
         offerings: offerings(view, task),
         ..GpuPoolStatus::default()
     };
+    #[cfg(feature = "seeded-bugs")]
+    if crate::seeded::is_planted(crate::seeded::Bug::ClockInStatus) {
+        plan.absent_since = Some(view.now);
+    }
     if view.cloud().is_none() {
         // Not known is not none.
         plan.status.groups = old.groups;

@@ -1,15 +1,16 @@
-//! AWS as the planner sees it: groups that take their time, launches that fail, and an Auto Scaling group that ends whichever
-//! unprotected instance it likes.
+//! AWS as the planner sees it: groups that take their time, launches that fail, arrive late or are never tried, and an Auto
+//! Scaling group that ends whichever unprotected instance it likes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use planner::observed::{
     CloudObserved, GroupObserved, GroupState, InstanceObserved, LaunchFailure, Lifecycle, ProviderId,
+    TemplateObserved,
 };
-use planner::plan::{CloudAction, GroupName, GroupSpec};
+use planner::plan::{GroupName, GroupSpec};
 
-use super::fixture::{observed_group, observed_template};
+use super::fixture::{observed_group, observed_template, secs};
 
 /// Seconds from create to ACTIVE, from delete to gone; from launch to InService, to a Node, to its GPUs; from the end to gone.
 const CREATE: i64 = 60;
@@ -19,68 +20,87 @@ pub const JOIN: i64 = 40;
 pub const GPUS: i64 = 60;
 const END: i64 = 30;
 
-#[derive(Default)]
-pub struct Aws {
-    pub groups: BTreeMap<GroupName, Group>,
-    templates: BTreeMap<String, planner::observed::TemplateObserved>,
-    /// (type, zone) without capacity.
-    pub sold_out: BTreeSet<(String, String)>,
-    launched: u32,
+/// One call that changes something.
+#[derive(Clone, Debug)]
+pub enum Call {
+    CreateTemplate(Box<GroupSpec>),
+    CreateGroup(Box<GroupSpec>),
+    Protect(GroupName, Vec<String>, bool),
+    SetSize(GroupName, u32),
+    DeleteGroup(GroupName),
+    DeleteTemplate(String),
+    /// Owner's uid and the mark of being let go of.
+    TagGroup(GroupName, String, bool),
+    TagTemplate(String, String),
 }
 
+#[derive(Clone, Default)]
+pub struct Aws {
+    pub groups: BTreeMap<GroupName, Group>,
+    pub templates: BTreeMap<String, TemplateObserved>,
+    /// (type, zone) without capacity.
+    pub sold_out: BTreeSet<(String, String)>,
+    /// Zones in which nothing is launched, and nothing said.
+    pub silent: BTreeSet<String>,
+    /// A launch that was tried for an order arrives although the order was taken back.
+    pub arrives_late: bool,
+    arriving: Vec<(GroupName, Timestamp)>,
+    launched: u32,
+    /// What was made and unmade, by resource: (creates, deletes, nodes ordered, nodes given back).
+    pub tally: BTreeMap<String, [u32; 4]>,
+}
+
+#[derive(Clone)]
 pub struct Group {
-    spec: GroupSpec,
+    pub spec: GroupSpec,
     pub owner_uid: String,
-    zone: String,
-    created: Timestamp,
-    deleted: Option<Timestamp>,
+    pub zone: String,
+    pub created: Timestamp,
+    pub deleted: Option<Timestamp>,
     pub released: bool,
     pub desired: u32,
     pub instances: Vec<Instance>,
     failure: Option<LaunchFailure>,
 }
 
+#[derive(Clone)]
 pub struct Instance {
     pub provider: ProviderId,
     pub launched: Timestamp,
     pub ended: Option<Timestamp>,
-    protected: bool,
+    pub protected: bool,
 }
 
-fn age(since: Timestamp, now: Timestamp) -> i64 {
+pub fn age(since: Timestamp, now: Timestamp) -> i64 {
     now.duration_since(since).as_secs()
 }
 
+impl Instance {
+    pub fn is_pending(&self, now: Timestamp) -> bool {
+        self.ended.is_none() && age(self.launched, now) < IN_SERVICE
+    }
+}
+
 impl Group {
-    fn active(&self, now: Timestamp) -> bool {
+    pub fn active(&self, now: Timestamp) -> bool {
         age(self.created, now) >= CREATE && self.deleted.is_none()
     }
 
+    pub fn living(&self) -> impl Iterator<Item = &Instance> {
+        self.instances.iter().filter(|i| i.ended.is_none())
+    }
+
     pub fn live(&self) -> u32 {
-        u32::try_from(self.instances.iter().filter(|i| i.ended.is_none()).count()).unwrap()
+        u32::try_from(self.living().count()).unwrap()
     }
 
     pub fn requested(&self) -> u32 {
         self.desired.max(self.live())
     }
 
-    /// From what is read at this moment: what stays is protected, then the size is lowered to it.
-    fn remove(&mut self, victims: &[String], desired: u32, now: Timestamp) {
-        let is_victim = |i: &Instance| victims.iter().any(|v| v == i.provider.instance_id());
-        let living = || self.instances.iter().filter(|i| i.ended.is_none());
-        let pending = living().any(|i| age(i.launched, now) < IN_SERVICE);
-        if pending || !(victims.is_empty() || living().any(is_victim)) {
-            return;
-        }
-        let staying = u32::try_from(living().filter(|i| !is_victim(i)).count()).unwrap();
-        for instance in &mut self.instances {
-            instance.protected = !is_victim(instance);
-        }
-        self.desired = if victims.is_empty() {
-            staying.max(desired).min(self.desired)
-        } else {
-            staying
-        };
+    /// Holds nothing, not even on its way out, and is ordered nothing.
+    pub fn is_empty(&self) -> bool {
+        self.desired == 0 && self.instances.is_empty()
     }
 
     pub fn pool(&self) -> &str {
@@ -108,7 +128,7 @@ impl Group {
         scaling.launch_failure.clone_from(&self.failure);
         let lifecycle = |i: &Instance| match i.ended {
             Some(_) => Lifecycle::Terminating,
-            None if age(i.launched, now) < IN_SERVICE => Lifecycle::Pending,
+            None if i.is_pending(now) => Lifecycle::Pending,
             None => Lifecycle::InService,
         };
         let instances = self.instances.iter().map(|i| InstanceObserved {
@@ -141,123 +161,173 @@ impl Aws {
         self.groups.is_empty() && self.templates.is_empty()
     }
 
+    /// A released group of `owner` with nodes.
+    pub fn insert(&mut self, spec: GroupSpec, owner: &str, nodes: u32, now: Timestamp) {
+        let group = Group {
+            spec: spec.clone(),
+            owner_uid: owner.into(),
+            zone: "us-east-1a".into(),
+            created: now.saturating_sub(secs(3600)).unwrap(),
+            deleted: None,
+            released: true,
+            desired: nodes,
+            instances: vec![],
+            failure: None,
+        };
+        let created = group.created;
+        self.groups.insert(spec.name.clone(), group);
+        for _ in 0..nodes {
+            self.launch(&spec.name, created);
+        }
+    }
+
     pub fn requested(&self, pool: &str) -> u32 {
         let groups = self.groups.values().filter(|g| g.pool() == pool);
         groups.map(Group::requested).sum()
     }
 
     pub fn is_settled(&self, now: Timestamp) -> bool {
-        self.groups.values().all(|g| {
+        let groups = self.groups.values().all(|g| {
             let old = g
                 .instances
                 .iter()
                 .all(|i| i.ended.is_none() && age(i.launched, now) > GPUS);
             g.active(now) && (g.live() == g.desired) && old
-        })
+        });
+        let used = |name: &String| self.groups.values().any(|g| &g.spec.template_name == name);
+        groups && self.arriving.is_empty() && self.templates.keys().all(used)
     }
 
     pub fn pass(&mut self, now: Timestamp) {
         self.groups
             .retain(|_, g| g.deleted.is_none_or(|t| age(t, now) < DELETE));
-        for group in self.groups.values_mut() {
+        let due = self.arriving.extract_if(.., |(_, at)| *at <= now);
+        let late: Vec<GroupName> = due.map(|(name, _)| name).collect();
+        for name in late {
+            self.launch(&name, now);
+        }
+        let names: Vec<GroupName> = self.groups.keys().cloned().collect();
+        for name in &names {
+            let group = self.groups.get_mut(name).unwrap();
             group
                 .instances
                 .retain(|i| i.ended.is_none_or(|t| age(t, now) < END));
             if !group.active(now) {
                 continue;
             }
-            while group.live() < group.desired {
-                let offering = (group.spec.instance_type.clone(), group.zone.clone());
-                if self.sold_out.contains(&offering) {
-                    group.failure = Some(LaunchFailure {
-                        at: now,
-                        no_capacity: true,
-                        message: "InsufficientInstanceCapacity".into(),
-                    });
-                    break;
-                }
-                self.launched += 1;
-                group.failure = None;
-                group.instances.push(Instance {
-                    provider: ProviderId(format!("aws:///{}/i-{:04}", group.zone, self.launched)),
-                    launched: now,
-                    ended: None,
-                    protected: false,
+            let offering = (group.spec.instance_type.clone(), group.zone.clone());
+            if self.sold_out.contains(&offering) && group.live() < group.desired {
+                group.failure = Some(LaunchFailure {
+                    at: now,
+                    no_capacity: true,
+                    message: "InsufficientInstanceCapacity".into(),
                 });
+            } else if !self.silent.contains(&group.zone) {
+                for _ in group.live()..group.desired {
+                    self.launch(name, now);
+                }
             }
-            while group.live() > group.desired {
-                let free = |i: &&mut Instance| i.ended.is_none() && !i.protected;
-                let Some(victim) = group.instances.iter_mut().find(free) else {
-                    break;
+            self.scale_in(name, now);
+        }
+    }
+
+    fn launch(&mut self, name: &GroupName, now: Timestamp) {
+        let Some(group) = self.groups.get_mut(name) else {
+            return;
+        };
+        self.launched += 1;
+        group.failure = None;
+        group.instances.push(Instance {
+            provider: ProviderId(format!("aws:///{}/i-{:04}", group.zone, self.launched)),
+            launched: now,
+            ended: None,
+            protected: false,
+        });
+    }
+
+    /// The oldest that is not protected: the worst choice for us.
+    fn scale_in(&mut self, name: &GroupName, now: Timestamp) {
+        let group = self.groups.get_mut(name).unwrap();
+        while group.live() > group.desired {
+            let free = |i: &&mut Instance| i.ended.is_none() && !i.protected;
+            let Some(victim) = group.instances.iter_mut().find(free) else {
+                break;
+            };
+            victim.ended = Some(now);
+        }
+    }
+
+    fn tally(&mut self, resource: &str, what: usize, count: u32) {
+        self.tally.entry(resource.to_owned()).or_default()[what] += count;
+    }
+
+    /// Carries out a call. Repeating one changes nothing.
+    pub fn call(&mut self, call: &Call, sells: &CloudObserved, now: Timestamp) {
+        match call {
+            Call::CreateTemplate(spec) => {
+                if !self.templates.contains_key(&spec.template_name) {
+                    self.tally(&spec.template_name, 0, 1);
+                    let template = observed_template(spec, now);
+                    self.templates.insert(spec.template_name.clone(), template);
+                }
+            }
+            Call::CreateGroup(spec) => self.create(spec, sells, now),
+            Call::Protect(name, ids, protected) => {
+                let group = self.groups.get_mut(name);
+                for instance in group.into_iter().flat_map(|g| &mut g.instances) {
+                    if ids.iter().any(|id| id == instance.provider.instance_id()) {
+                        instance.protected = *protected;
+                    }
+                }
+            }
+            Call::SetSize(name, desired) => self.set_size(name, *desired, now),
+            Call::DeleteGroup(name) => {
+                let Some(group) = self.groups.get_mut(name).filter(|g| g.deleted.is_none()) else {
+                    return;
                 };
-                victim.ended = Some(now);
+                assert!(group.is_empty(), "I3: delete of {} with nodes", name.0);
+                group.deleted = Some(now);
+                self.tally(&name.0, 1, 1);
+            }
+            Call::DeleteTemplate(name) => {
+                if self.templates.remove(name).is_some() {
+                    self.tally(name, 1, 1);
+                }
+            }
+            Call::TagGroup(name, uid, released) => {
+                if let Some(group) = self.groups.get_mut(name) {
+                    group.owner_uid.clone_from(uid);
+                    group.released = *released;
+                }
+            }
+            Call::TagTemplate(name, uid) => {
+                if let Some(template) = self.templates.get_mut(name) {
+                    template.pool_uid.clone_from(uid);
+                }
             }
         }
     }
 
-    /// Carries out an action as the executor does. Repeating one changes nothing.
-    pub fn act(&mut self, action: &CloudAction, sells: &CloudObserved, now: Timestamp) {
-        match action {
-            CloudAction::Create(spec) => self.create(spec, sells, now),
-            CloudAction::Grow { group, desired, .. } => {
-                let group = self.groups.get_mut(group).unwrap();
-                assert!(group.active(now), "grow of a group that is not active");
-                assert!(*desired <= group.spec.max_nodes);
-                group.desired = group.desired.max(*desired);
-            }
-            CloudAction::Retract { group, desired, .. } => {
-                self.groups.get_mut(group).unwrap().remove(&[], *desired, now);
-            }
-            CloudAction::Remove {
-                group,
-                instances,
-                desired,
-                ..
-            } => self
-                .groups
-                .get_mut(group)
-                .unwrap()
-                .remove(instances, *desired, now),
-            CloudAction::DeleteGroup { group, .. } => {
-                let Some(group) = self.groups.get_mut(group) else {
-                    return;
-                };
-                assert_eq!(group.requested(), 0, "delete of a group with nodes");
-                group.deleted.get_or_insert(now);
-            }
-            CloudAction::DeleteTemplate { name, .. } => {
-                self.templates.remove(name);
-            }
-            CloudAction::Adopt {
-                group,
-                from_uid,
-                to_uid,
-            } => {
-                let group = self.groups.get_mut(group).unwrap();
-                assert!(&group.owner_uid == from_uid || &group.owner_uid == to_uid);
-                group.owner_uid.clone_from(to_uid);
-                group.released = false;
-                let template = self.templates.get_mut(&group.spec.template_name).unwrap();
-                template.pool_uid.clone_from(to_uid);
-            }
-            CloudAction::Release { group, .. } => self.groups.get_mut(group).unwrap().released = true,
+    fn set_size(&mut self, name: &GroupName, desired: u32, now: Timestamp) {
+        let Some(group) = self.groups.get_mut(name).filter(|g| g.active(now)) else {
+            return;
+        };
+        assert!(desired <= group.spec.max_nodes, "{} above its maximum", name.0);
+        let before = group.desired;
+        let tried = before > group.live() && !self.silent.contains(&group.zone);
+        group.desired = desired;
+        self.tally(&name.0, 2, desired.saturating_sub(before));
+        self.tally(&name.0, 3, before.saturating_sub(desired));
+        if self.arrives_late && tried && desired < before {
+            let at = now.saturating_add(secs(10)).unwrap();
+            self.arriving.push((name.clone(), at));
         }
     }
 
     fn create(&mut self, spec: &GroupSpec, sells: &CloudObserved, now: Timestamp) {
-        let twins = self.groups.values().filter(|g| {
-            let s = &g.spec;
-            (&s.pool_uid, s.shard, &s.spec_hash) == (&spec.pool_uid, spec.shard, &spec.spec_hash)
-        });
-        assert!(
-            twins.clone().all(|g| g.spec.name == spec.name),
-            "I2: a second group"
-        );
-        if twins.count() > 0 {
+        if self.groups.contains_key(&spec.name) {
             return;
         }
-        self.templates
-            .insert(spec.template_name.clone(), observed_template(spec, now));
         let group = Group {
             spec: spec.clone(),
             owner_uid: spec.pool_uid.clone(),
@@ -270,5 +340,6 @@ impl Aws {
             failure: None,
         };
         self.groups.insert(spec.name.clone(), group);
+        self.tally(&spec.name.0, 0, 1);
     }
 }

@@ -34,6 +34,7 @@ pub const G5: Allocatable = Allocatable {
     memory_mib: 14_162,
 };
 
+#[derive(Clone)]
 pub struct Fixture {
     pub observed: Observed,
     pub now: Timestamp,

@@ -5,8 +5,8 @@ use k8s_openapi::Metadata;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use planner::observed::{ModelKey, ModelObserved, PodObserved, PodOwner, PoolName};
-use planner::plan::ModelPlan;
+use planner::observed::{ModelKey, ModelObserved, Observed, PodObserved, PodOwner, PoolName};
+use planner::plan::{Eviction, ModelPlan};
 use planner::view;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -33,15 +33,25 @@ pub fn apply(model: &mut ModelObserved, plan: &ModelPlan) {
     }
 }
 
-/// A plan's objects and deletes one by one.
-pub fn effects(plan: &ModelPlan) -> Vec<ModelPlan> {
-    let objects = plan.objects.iter().map(|object| ModelPlan {
-        objects: vec![object.clone()],
-        ..ModelPlan::default()
+/// A plan's objects and deletes one by one, with their labels.
+pub fn effects(plan: &ModelPlan) -> Vec<(String, ModelPlan)> {
+    let objects = plan.objects.iter().map(|object| {
+        let part = ModelPlan {
+            objects: vec![object.clone()],
+            ..ModelPlan::default()
+        };
+        let (kind, name) = (&object["kind"], &object["metadata"]["name"]);
+        (
+            format!("apply {kind} {name} {}", object["spec"]["replicas"]),
+            part,
+        )
     });
-    let deletes = plan.deletes.iter().map(|delete| ModelPlan {
-        deletes: vec![delete.clone()],
-        ..ModelPlan::default()
+    let deletes = plan.deletes.iter().map(|delete| {
+        let part = ModelPlan {
+            deletes: vec![delete.clone()],
+            ..ModelPlan::default()
+        };
+        (format!("delete {} {}", delete.kind, delete.name), part)
     });
     objects.chain(deletes).collect()
 }
@@ -57,6 +67,7 @@ fn put<K: Metadata<Ty = ObjectMeta> + DeserializeOwned>(list: &mut Vec<K>, objec
     let generation = old.and_then(|i| list[i].metadata().generation).unwrap_or(0);
     new.metadata_mut().generation = Some(generation + 1);
     new.metadata_mut().uid = Some(format!("uid-{name}"));
+    new.metadata_mut().resource_version = Some(format!("{}", generation + 1));
     match old {
         Some(index) => list[index] = new,
         None => list.push(new),
@@ -64,12 +75,13 @@ fn put<K: Metadata<Ty = ObjectMeta> + DeserializeOwned>(list: &mut Vec<K>, objec
 }
 
 /// Pods and when they end.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Pods {
     pub list: Vec<PodObserved>,
     ends: Vec<(String, Timestamp)>,
     bound: Vec<(String, Timestamp)>,
-    made: u32,
+    pub made: u32,
+    versions: u32,
 }
 
 /// Seconds that a pod drains, and from being bound to serving.
@@ -98,6 +110,35 @@ impl Pods {
         pod.node = Some(node.to_owned());
         pod.unschedulable = false;
         self.bound.push((pod.name.clone(), now));
+    }
+
+    /// Writes the deletion cost.
+    pub fn price(&mut self, name: &str, cost: i32) {
+        if let Some(pod) = self.list.iter_mut().find(|p| p.name == name) {
+            pod.deletion_cost = cost;
+        }
+    }
+
+    /// The eviction API: heeds the disruption budget of the pod's model.
+    pub fn evict(&mut self, observed: &Observed, eviction: &Eviction, now: Timestamp) {
+        let Some(pod) = self.list.iter().find(|p| p.uid == eviction.uid && !p.terminating) else {
+            return;
+        };
+        let key = &pod.owner.as_ref().unwrap().model;
+        let model = &observed.models[key];
+        let deployments = model.deployments.iter().filter_map(view::deployment_replicas);
+        let expected: u32 = deployments.map(|(_, replicas)| replicas).sum();
+        let spec = model.budgets[0].spec.as_ref().unwrap();
+        let Some(IntOrString::Int(spare)) = spec.max_unavailable else {
+            panic!("a budget without a number");
+        };
+        let of_model = |p: &&PodObserved| p.owner.as_ref().is_some_and(|o| &o.model == key);
+        let healthy = self.list.iter().filter(of_model).filter(|p| p.ready).count();
+        let healthy = i64::try_from(healthy).unwrap();
+        if !pod.ready || healthy > i64::from(expected) - i64::from(spare) {
+            let name = pod.name.clone();
+            self.end(&name, now);
+        }
     }
 
     /// Pods whose Deployment or model is gone.
@@ -185,12 +226,17 @@ impl Pods {
             }
             let live: Vec<_> = self.live(same_cell).collect();
             let newest = live.iter().filter(|p| p.owner.as_ref() == Some(&owner)).count();
-            deployment.status = Some(DeploymentStatus {
+            let status = Some(DeploymentStatus {
                 observed_generation: deployment.metadata.generation,
                 replicas: i32::try_from(live.len()).ok(),
                 updated_replicas: i32::try_from(newest).ok(),
                 ..DeploymentStatus::default()
             });
+            if deployment.status != status {
+                deployment.status = status;
+                self.versions += 1;
+                deployment.metadata.resource_version = Some(format!("status-{}", self.versions));
+            }
         }
     }
 }

@@ -58,7 +58,7 @@ fn what_lives_is_kept_and_what_is_pending_is_waited_for() {
 #[test]
 fn an_order_that_is_not_filled_in_time_is_given_to_another_offering() {
     let patience = ORDER_PATIENCE.as_secs();
-    let (mut fixture, a, b) = ordered(2);
+    let (mut fixture, a, _) = ordered(2);
     read_again(&mut fixture, patience - 1, |_| {});
     assert_eq!(planned(&fixture), [""; 0]);
     read_again(&mut fixture, 1, |_| {});
@@ -91,9 +91,11 @@ fn an_order_that_is_not_filled_in_time_is_given_to_another_offering() {
         ]
     );
     // While nobody delivers, orders stand where they are.
-    fixture.scaling(&a).desired = 1;
-    fixture.scaling(&b).desired = 1;
-    read_again(&mut fixture, 10, |_| {});
+    read_again(&mut fixture, 10, |cloud| {
+        for group in cloud.groups.values_mut() {
+            group.scaling.as_mut().unwrap().desired = 1;
+        }
+    });
     read_again(&mut fixture, patience, |_| {});
     assert_eq!(planned(&fixture), [""; 0]);
 }

@@ -1,36 +1,64 @@
-//! A cluster and an AWS account in memory, with virtual time: plans are carried out, controllers and machines do their part,
-//! and the invariants of the house are checked after every step.
+//! A cluster and an AWS account in memory, with virtual time: plans are carried out (`executor`), controllers and machines do
+//! their part, and the invariants of the house are checked after every step (`judge`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use planner::observed::{Allocatable, CloudObserved, ModelKey, NodeObserved, PoolName};
-use planner::plan::{CloudAction, Finalizer, FleetPlan, NodeMark};
+use planner::observed::{Allocatable, CloudErrorClass, CloudObserved, CloudTrouble, NodeObserved, PoolName};
+use planner::plan::{Finalizer, FleetPlan, GroupName};
+use planner::pool::retract::note_waiting;
 use planner::status::{Outcome, model_status, pool_status};
 
-use super::aws::{Aws, GPUS, JOIN};
-use super::fixture::{Fixture, G5, key, secs};
-use super::kube::{self, Pods};
+use super::aws::{Aws, Call, GPUS, JOIN};
+use super::dice::Dice;
+use super::executor::{Point, Weather};
+use super::fixture::{Fixture, G5, key, pool_name, secs};
+use super::judge;
+use super::kube::Pods;
 
 /// Seconds of a step, and between reads of AWS.
 const STEP: i64 = 5;
 pub const POLL: i64 = 10;
 
+/// Steps without anything to do after which the world is at rest: longer than any wait of the planner (5 minutes of patience
+/// with an order apart, which a world at rest has none of).
+const QUIET: u32 = 60;
+
+#[derive(Clone)]
 pub struct World {
     /// What Kubernetes has, and what was read of AWS last.
     pub fixture: Fixture,
     pub aws: Aws,
     pub pods: Pods,
-    sells: CloudObserved,
+    pub sells: CloudObserved,
     /// At least this many replicas of `ranker` serve, from now on.
     pub serving_floor: usize,
+    /// At most this many nodes are requested for pool `g5`, from now on.
+    pub nodes_ceiling: u32,
     /// Status writes so far.
     pub status_writes: u32,
-    /// Seconds between reads of AWS.
+    /// Seconds between reads of AWS, and how old what they tell is without saying so.
     pub poll: i64,
-    /// The operator dies before it carries out more effects than this.
-    pub effects_left: u32,
+    pub lag: i64,
+    /// Reads of AWS fail.
+    pub unreadable: bool,
+    past: VecDeque<(Timestamp, CloudObserved)>,
+    /// Effects so far, and what becomes of them.
+    pub effects: u32,
+    pub crash: Option<(u32, Point)>,
+    pub weather: Weather,
+    pub dice: Dice,
+    pub dead: bool,
+    /// When the last mutation of a group or template was sent.
+    pub sent: BTreeMap<String, Timestamp>,
+    pub late: Vec<(Timestamp, Call)>,
+    /// Groups of somebody else.
+    pub foreign: BTreeSet<GroupName>,
+    /// Since when groups and templates have no owner.
+    pub ownerless: BTreeMap<String, Timestamp>,
+    /// Sweeping stopped because owners vanished.
+    pub sweeping_held: bool,
+    pub trace: Vec<String>,
 }
 
 impl World {
@@ -41,14 +69,37 @@ impl World {
             aws: Aws::default(),
             pods: Pods::default(),
             serving_floor: 0,
+            nodes_ceiling: u32::MAX,
             status_writes: 0,
             poll: POLL,
-            effects_left: u32::MAX,
+            lag: 0,
+            unreadable: false,
+            past: VecDeque::new(),
+            effects: 0,
+            crash: None,
+            weather: Weather::default(),
+            dice: Dice::new(0),
+            dead: false,
+            sent: BTreeMap::new(),
+            late: vec![],
+            foreign: BTreeSet::new(),
+            ownerless: BTreeMap::new(),
+            sweeping_held: false,
+            trace: vec![],
         }
     }
 
     pub fn now(&self) -> Timestamp {
         self.fixture.now
+    }
+
+    pub fn after(&self, seconds: u64) -> Timestamp {
+        let seconds = i64::try_from(seconds).unwrap();
+        self.now().saturating_add(secs(seconds)).unwrap()
+    }
+
+    pub fn note(&mut self, what: &str) {
+        self.trace.push(format!("{} {what}", self.now()));
     }
 
     pub fn serving(&self) -> usize {
@@ -59,6 +110,11 @@ impl World {
     pub fn pass(&mut self) {
         self.fixture.now = self.now().saturating_add(secs(STEP)).unwrap();
         let now = self.now();
+        let due: Vec<_> = self.late.extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, call) in due {
+            self.note(&format!("arrives late: {call:?}"));
+            self.call(&call);
+        }
         self.aws.pass(now);
         self.update_nodes();
         self.pods.pass(now);
@@ -77,50 +133,99 @@ impl World {
             })
         });
         self.schedule();
-        let observed = &mut self.fixture.observed;
-        observed.pods.clone_from(&self.pods.list);
-        let read = observed.cloud.as_ref().map(|c| c.read_at);
-        if read.is_none_or(|t| now.duration_since(t).as_secs() >= self.poll) {
-            observed.cloud = Some(self.aws.observed(&self.sells, now));
+        self.fixture.observed.pods.clone_from(&self.pods.list);
+        self.read_aws();
+        judge::step(self);
+    }
+
+    fn read_aws(&mut self) {
+        let now = self.now();
+        if self.lag > 0 {
+            self.past.push_back((now, self.aws.observed(&self.sells, now)));
+            let horizon = now.saturating_sub(secs(self.lag)).unwrap();
+            while self.past.len() > 1 && self.past[1].0 <= horizon {
+                self.past.pop_front();
+            }
+        } else {
+            self.past.clear();
         }
-        self.check();
+        let observed = &mut self.fixture.observed;
+        let read = observed.cloud.as_ref().map(|c| c.read_at);
+        if read.is_some_and(|t| now.duration_since(t).as_secs() < self.poll) {
+            return;
+        }
+        if self.unreadable {
+            if let Some(cloud) = &mut observed.cloud {
+                cloud.trouble = Some(CloudTrouble {
+                    class: CloudErrorClass::Timeout,
+                    message: "DescribeAutoScalingGroups".into(),
+                });
+            }
+            return;
+        }
+        let mut cloud = match self.past.front().filter(|_| self.lag > 0) {
+            Some((_, old)) => old.clone(),
+            None => self.aws.observed(&self.sells, now),
+        };
+        cloud.read_at = now;
+        note_waiting(&mut cloud, observed.cloud.as_ref());
+        observed.cloud = Some(cloud);
+    }
+
+    /// A plan from what is known now.
+    pub fn plan(&mut self) -> FleetPlan {
+        for model in self.fixture.observed.models.values_mut() {
+            let meta = &mut model.spec.metadata;
+            let (generation, deleting) = (meta.generation.unwrap_or(0), meta.deletion_timestamp.is_some());
+            meta.resource_version = Some(format!("{generation}-{deleting}"));
+        }
+        let plan = self.fixture.plan();
+        self.fixture.remember(&plan);
+        self.sweeping_held = plan.account.held.is_some();
+        plan
     }
 
     /// One round: time passes, a plan is made and carried out. Returns whether the plan had anything to do.
     pub fn step(&mut self) -> bool {
         self.pass();
-        let plan = self.fixture.plan();
+        let plan = self.plan();
         let idle = self.is_empty(&plan);
-        self.carry_out(&plan);
-        self.check();
+        if !idle {
+            self.carry_out(&plan);
+            judge::step(self);
+        }
         !idle
     }
 
-    /// Steps until neither the operator nor the world has anything to do, then shows that it stays so.
-    pub fn settle(&mut self) {
+    /// Steps until neither the operator nor the world has anything to do.
+    pub fn rest(&mut self) {
         let mut quiet = 0;
         for _ in 0..2000 {
-            let busy = self.step() || !self.aws.is_settled(self.now());
+            let busy = self.step() || !self.aws.is_settled(self.now()) || !self.late.is_empty();
             quiet = if busy { 0 } else { quiet + 1 };
-            if quiet > 60 {
-                return self.stays_quiet();
+            if quiet > QUIET {
+                return;
             }
         }
-        let plan = self.fixture.plan();
-        panic!(
-            "no rest: {}",
-            super::render::render(&self.fixture.observed, &plan)
-        );
+        let plan = self.plan();
+        let text = super::render::render(&self.fixture.observed, &plan);
+        panic!("I8: no rest: {text}\n{}", self.last_words());
     }
 
-    /// I8
-    fn stays_quiet(&mut self) {
+    /// Comes to rest, and shows that it stays so (I8).
+    pub fn settle(&mut self) {
+        self.rest();
         for _ in 0..100 {
             self.pass();
-            let plan = self.fixture.plan();
+            let plan = self.plan();
             let text = super::render::render(&self.fixture.observed, &plan);
             assert!(self.is_empty(&plan), "I8: {text}");
         }
+    }
+
+    /// The end of the trace, for messages.
+    pub fn last_words(&self) -> String {
+        self.trace[self.trace.len().saturating_sub(40)..].join("\n")
     }
 
     fn is_empty(&self, plan: &FleetPlan) -> bool {
@@ -134,117 +239,17 @@ impl World {
         let pools = plan.pools.iter().all(|(name, part)| {
             let status = pool_status(&observed.pools[name], part, &Outcome::default(), now);
             part.finalizer == Finalizer::Keep
-                && (part.node_marks.is_empty() && part.cloud.is_empty())
+                && (part.node_marks.is_empty() && part.cloud.is_empty() && part.evict.is_empty())
                 && status.is_none()
         });
         models && pools && plan.account.sweep.is_empty()
-    }
-
-    /// One effect more, if the operator still lives.
-    fn lives(&mut self) -> bool {
-        let lives = self.effects_left > 0;
-        self.effects_left = self.effects_left.saturating_sub(1);
-        lives
-    }
-
-    pub fn carry_out(&mut self, plan: &FleetPlan) {
-        for key in plan.models.keys() {
-            self.carry_out_model(key, plan);
-        }
-        for name in plan.pools.keys() {
-            self.carry_out_pool(name, plan);
-        }
-        for action in &plan.account.sweep {
-            self.act(action);
-        }
-        self.effects_left = u32::MAX;
-    }
-
-    fn carry_out_model(&mut self, key: &ModelKey, plan: &FleetPlan) {
-        let (part, now) = (&plan.models[key], self.now());
-        if part.finalizer != Finalizer::Keep && !self.lives() {
-            return;
-        }
-        let model = self.fixture.observed.models.get_mut(key).unwrap();
-        if finalize(&mut model.spec.metadata, part.finalizer, crds::TRAFFIC_FINALIZER) {
-            self.fixture.observed.models.remove(key);
-            return;
-        }
-        for (name, cost) in &part.pod_costs {
-            let lives = self.lives();
-            let pod = self.pods.list.iter_mut().find(|p| &p.name == name);
-            if let Some(pod) = pod.filter(|_| lives) {
-                pod.deletion_cost = *cost;
-            }
-        }
-        for effect in kube::effects(part) {
-            if self.lives() {
-                kube::apply(self.fixture.observed.models.get_mut(key).unwrap(), &effect);
-            }
-        }
-        let model = &self.fixture.observed.models[key].spec;
-        let status = model_status(model, part, &Outcome::default(), now);
-        if let Some(status) = status.filter(|_| self.lives()) {
-            let model = self.fixture.observed.models.get_mut(key).unwrap();
-            model.spec.status = Some(status);
-            self.status_writes += 1;
-        }
-    }
-
-    fn carry_out_pool(&mut self, name: &PoolName, plan: &FleetPlan) {
-        let (part, now) = (&plan.pools[name], self.now());
-        for mark in &part.node_marks {
-            let (name, since) = match mark {
-                NodeMark::Drain { node, since } => (node, Some(*since)),
-                NodeMark::Reclaim { node } => (node, None),
-            };
-            if !self.lives() {
-                continue;
-            }
-            let node = self.fixture.node(name);
-            node.unschedulable = since.is_some();
-            node.victim_since = since;
-        }
-        for action in &part.cloud {
-            self.act(action);
-        }
-        if !self.lives() {
-            return;
-        }
-        let pool = self.fixture.observed.pools.get_mut(name).unwrap();
-        if finalize(&mut pool.metadata, part.finalizer, crds::CAPACITY_FINALIZER) {
-            self.fixture.observed.pools.remove(name);
-        } else if let Some(status) = pool_status(pool, part, &Outcome::default(), now) {
-            pool.status = Some(status);
-            self.status_writes += 1;
-        }
-    }
-
-    fn act(&mut self, action: &CloudAction) {
-        if !self.lives() {
-            return;
-        }
-        if let CloudAction::Remove { instances, .. } = action {
-            for (provider, node) in &self.fixture.observed.nodes {
-                if instances.iter().any(|id| id == provider.instance_id()) {
-                    assert!(node.unschedulable && node.victim_since.is_some(), "not cordoned");
-                    let pods = self
-                        .pods
-                        .list
-                        .iter()
-                        .filter(|p| p.node.as_ref() == Some(&node.name));
-                    assert_eq!(pods.count(), 0, "removal of {}, which holds pods", node.name);
-                }
-            }
-        }
-        self.aws.act(action, &self.sells, self.fixture.now);
     }
 
     fn update_nodes(&mut self) {
         let now = self.now();
         let nodes = &mut self.fixture.observed.nodes;
         let mut living = BTreeSet::new();
-        for group in self.aws.groups.values() {
+        for (name, group) in &self.aws.groups {
             for instance in group.instances.iter().filter(|i| i.ended.is_none()) {
                 let age = now.duration_since(instance.launched).as_secs();
                 living.insert(instance.provider.clone());
@@ -257,7 +262,8 @@ impl World {
                         name: format!("node-{}", instance.provider.instance_id()),
                         pool: PoolName(group.pool().to_owned()),
                         ready: true,
-                        unschedulable: false,
+                        // Its owner keeps our pods off.
+                        unschedulable: self.foreign.contains(name),
                         victim_since: None,
                         created: now,
                         allocatable: Allocatable { gpus: 0, ..G5 },
@@ -267,11 +273,12 @@ impl World {
                 }
             }
         }
-        for (_, node) in nodes.iter().filter(|(id, _)| !living.contains(id)) {
-            let holds = self.pods.list.iter().any(|p| p.node.as_ref() == Some(&node.name));
-            assert!(!holds, "an instance ended under {}, which holds pods", node.name);
-        }
+        let lost = nodes.iter().filter(|(id, _)| !living.contains(id));
+        let lost: Vec<NodeObserved> = lost.map(|(_, node)| node.clone()).collect();
         nodes.retain(|id, _| living.contains(id));
+        for node in lost {
+            judge::node_lost(self, &node);
+        }
     }
 
     fn schedule(&mut self) {
@@ -295,48 +302,26 @@ impl World {
         }
     }
 
-    fn check(&self) {
-        let observed = &self.fixture.observed;
-        for (name, pool) in &observed.pools {
-            let (requested, cap) = (self.aws.requested(&name.0), pool.spec.limits.max_nodes);
-            assert!(
-                i64::from(requested) <= i64::from(cap),
-                "I1: {requested} nodes, cap {cap}"
-            );
-        }
-        let (serving, floor) = (self.serving(), self.serving_floor);
-        assert!(serving >= floor, "{serving} replicas serve, not {floor}");
-        for model in observed.models.values() {
-            let status = model.spec.status.as_ref();
-            let ready = status.and_then(|s| crds::find_condition(&s.conditions, crds::ConditionType::Ready));
-            let deleting = model.spec.metadata.deletion_timestamp.is_some();
-            if !deleting && ready.is_some_and(|c| c.status == "True") {
-                let generation = model.spec.metadata.generation;
-                assert!(ready.and_then(|c| c.observed_generation) <= generation, "I7");
-            }
-        }
-    }
-
     /// Changes the spec of `ranker`, as a user does.
     pub fn edit(&mut self, change: impl FnOnce(&mut crds::ModelDeploymentSpec)) {
         let model = self.fixture.observed.models.get_mut(&key("ranker")).unwrap();
         change(&mut model.spec.spec);
         *model.spec.metadata.generation.as_mut().unwrap() += 1;
     }
-}
 
-/// Writes the finalizer; true when the object is gone by that.
-fn finalize(meta: &mut ObjectMeta, finalizer: Finalizer, name: &str) -> bool {
-    let list = meta.finalizers.get_or_insert_default();
-    match finalizer {
-        Finalizer::Keep => false,
-        Finalizer::Add => {
-            list.push(name.to_owned());
-            false
-        }
-        Finalizer::Remove => {
-            list.retain(|f| f != name);
-            meta.deletion_timestamp.is_some()
-        }
+    /// A group of our cluster and of a pool that was let go of, with nodes that carry the name of pool `g5`.
+    pub fn add_foreign(&mut self) {
+        let mut spec = self.fixture.group_spec("g5.xlarge", "subnet-0a1");
+        spec.name = GroupName("pn-g5-g5-xlarge-0-000000000000".into());
+        spec.template_name = "pinnace-g5-000000000000".into();
+        self.foreign.insert(spec.name.clone());
+        self.aws.insert(spec, "pool-0", 2, self.fixture.now);
+    }
+
+    /// Changes the spec of pool `g5`.
+    pub fn edit_pool(&mut self, change: impl FnOnce(&mut crds::GpuPoolSpec)) {
+        let pool = self.fixture.observed.pools.get_mut(&pool_name("g5")).unwrap();
+        change(&mut pool.spec);
+        *pool.metadata.generation.as_mut().unwrap() += 1;
     }
 }
