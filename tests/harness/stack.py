@@ -86,16 +86,21 @@ def operator_processes() -> list[tuple[int, str]]:
     return found
 
 
-def settled(kube: Kube, aws: Aws, names: tuple[str, str, str], size: int) -> tuple[float, float]:
-    """Asserts that everybody agrees on the size of a model alone in its pool, and on the price; returns both prices."""
+def settled(kube: Kube, aws: Aws, names: tuple[str, str, str], size: int, beside: int = 0) -> tuple[float, float]:
+    """Asserts that everybody agrees on the size of a model with a node a replica, and on the price; returns both prices.
+
+    `beside`: nodes that other models have in the pool.
+    """
     namespace, model_name, pool_name = names
     model, pool = kube.model(namespace, model_name), kube.pool(pool_name)
     replicas, nodes = model["status"]["replicas"], pool["status"]["nodes"]
     assert is_true(model, "Ready") and is_true(pool, "Ready"), [model["status"], pool["status"]]
     assert all(replicas[key] == size for key in ("current", "desired", "ready", "updated")), replicas
-    assert (nodes["desired"], nodes["ready"], nodes["launching"], nodes["draining"]) == (size, size, 0, 0), nodes
+    all_nodes = size + beside
+    counts = [nodes[key] for key in ("desired", "ready", "launching", "draining")]
+    assert counts == [all_nodes, all_nodes, 0, 0], nodes
     ledger, said = aws.ledger(), float(pool["status"]["hourlyUsd"])
-    assert len(aws.instances()) == ledger["instancesRunning"] == size, ledger
+    assert len(aws.instances()) == ledger["instancesRunning"] == all_nodes, ledger
     rate = ledger["rateUsdPerHour"]
     assert abs(said - rate) <= TOLERATED_PRICE * rate, f"hourlyUsd {said}, ledger {rate}"
     return said, rate
