@@ -8,7 +8,7 @@ help: ## Show this list
 setup: ## Install the tools that are missing (Debian packages only as root)
 	@tests/tools/setup
 
-demo: ## The whole path on this machine, from kubectl apply to scored answers (KEEP=1: leave it up)
+demo: ## The whole path on this machine, from kubectl apply to answers, scaling and deletion (KEEP=1: leave it up)
 	@tests/tools/build
 	@tests/demo/run
 

@@ -1,4 +1,4 @@
-"""From `kubectl apply` to scored recommendations, on one machine, in seven steps.
+"""From `kubectl apply` to scored recommendations, on one machine, in nine steps.
 
 KEEP=1 stops before the last step and leaves everything up. Ctrl-C ends the demo and removes what it started.
 """
@@ -13,21 +13,26 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
+import eviction  # noqa: E402
+import report  # noqa: E402
+import scaling  # noqa: E402
 from harness import install  # noqa: E402
 from harness.aws import Aws  # noqa: E402
 from harness.base import ROOT, eventually  # noqa: E402
-from harness.client import Client  # noqa: E402
 from harness.compare import largest_difference, one_request  # noqa: E402
 from harness.kube import Kube  # noqa: E402
 from harness.sandbox import Sandbox  # noqa: E402
 from harness.stack import settled  # noqa: E402
-from show import Show, Watch, curl_lines  # noqa: E402
+from record import Recorder  # noqa: E402
+from samples import AUTOSCALED, MODEL, NAMESPACE, POOL, SAMPLES  # noqa: E402
+from show import Show, curl_lines  # noqa: E402
+from table import live_table  # noqa: E402
+from traffic import Traffic  # noqa: E402
 
-NAMESPACE, MODEL, POOL = "recsys", "home-feed-ranker", "g5"
-# What the sample calls s3://models/small-ranker.
+# What the samples call s3://models/small-ranker.
 IN_BUCKET = "small-ranker"
-SAMPLES = ROOT / "docs" / "samples"
 LOGS = ROOT / "target" / "demo-logs"
+REPORT = ROOT / "target" / "demo" / "report.html"
 TOLERATED_DIFFERENCE = 1e-4
 
 
@@ -36,7 +41,9 @@ class Demo:
         self.show = show
         self.sandbox = Sandbox()
         self.aws = Aws(self.sandbox)
-        self.kube = None
+        self.kube = self.recorder = None
+        # Replicas of each model, as they should be.
+        self.sizes = {}
         self.facts = []
 
     def cluster(self):
@@ -66,13 +73,14 @@ class Demo:
     def apply(self):
         """kubectl apply --server-side -f docs/samples"""
         install.make_namespace(self.kube, NAMESPACE)
+        self.recorder = Recorder(self.show, self.sandbox, NAMESPACE, POOL)
+        self.recorder.start()
         self.applied = time.monotonic()
-        for line in self.kube("apply", "--server-side", "-f", SAMPLES).splitlines():
-            self.show.line(line)
+        self.apply_folder(SAMPLES)
 
     def serve(self):
         """nodes are bought, the model is loaded, and answers are compared with ONNX Runtime"""
-        with Watch(self.show, self.kube, NAMESPACE, MODEL, POOL):
+        with self.table(MODEL):
             self.kube("wait", "-n", NAMESPACE, f"mdep/{MODEL}", "--for=condition=Ready", "--timeout=5m")
         address = self.kube.service_address(NAMESPACE, MODEL)
         folder = self.aws.model_folder(IN_BUCKET)
@@ -82,28 +90,15 @@ class Demo:
         difference = largest_difference(address, MODEL, folder)
         self.show.line(f"100 answers compared with ONNX Runtime in Python: largest difference {difference:.2e}")
         assert difference <= TOLERATED_DIFFERENCE, "the answers differ from ONNX Runtime's"
-        self.settle(1)
-        self.facts += [f"first answer after apply      {first:.1f} s", f"largest difference            {difference:.2e}"]
-
-    def scale(self):
-        """kubectl scale 1 -> 3 -> 1, while a client asks all the time"""
-        kube = self.kube.copy()
-        addresses = lambda: kube.endpoints(NAMESPACE, MODEL)  # noqa: E731
-        with Client(addresses, MODEL, one_request(), threads=3) as client:
-            for size in (3, 1):
-                self.show.line(f"kubectl scale mdep/{MODEL} --replicas {size}")
-                with Watch(self.show, self.kube, NAMESPACE, MODEL, POOL):
-                    self.kube("scale", "-n", NAMESPACE, f"mdep/{MODEL}", f"--replicas={size}")
-                    self.settle(size)
-        self.show.line(client.report())
-        assert client.counts["failed"] == 0 and client.counts["ok"] > 0, "\n".join(client.failures)
-        self.facts.append(f"while scaling                 {client.report()}")
+        self.settle(MODEL, 1)
+        self.facts += [("first answer after apply", f"{first:.1f} s"), ("largest difference", f"{difference:.2e}")]
 
     def delete(self):
-        """the model, then the pool, are deleted, and nothing is left"""
-        with Watch(self.show, self.kube, NAMESPACE, MODEL, POOL):
-            self.kube("delete", "-n", NAMESPACE, f"mdep/{MODEL}", "--timeout=3m")
-            self.show.line("the model is gone")
+        """the models, then the pool, are deleted, and nothing is left"""
+        with self.table(MODEL):
+            names = [f"mdep/{name}" for name in self.sizes]
+            self.kube("delete", "-n", NAMESPACE, *names, "--timeout=3m")
+            self.show.line("the models are gone")
             self.kube("delete", f"gpool/{POOL}", "--timeout=5m")
             self.show.line("the pool is gone")
 
@@ -114,29 +109,81 @@ class Demo:
 
         eventually(nothing_left, "nothing is left", 60)
         self.show.line("nothing is left in AWS, nothing in Kubernetes")
-        self.facts.append("left in AWS and Kubernetes    nothing")
+        self.facts.append(("left in AWS and Kubernetes", "nothing"))
 
-    def settle(self, size: int):
-        """Waits until everybody agrees on the size, and compares prices."""
+    # -- what several steps do
 
-        check = lambda: settled(self.kube, self.aws, (NAMESPACE, MODEL, POOL), size)  # noqa: E731
-        said, rate = eventually(check, f"{size} replicas on {size} nodes, at the ledger's price", 240)
-        self.show.line(f"settled at {size}: hourlyUsd {said:.2f}, the ledger says {rate:.3f} USD/h")
+    def apply_folder(self, folder: pathlib.Path):
+        for line in self.kube("apply", "--server-side", "-f", folder).splitlines():
+            self.show.line(line)
+
+    def scale(self, size: int):
+        """Scales the first model by hand, and waits until everything has followed."""
+        self.show.line(f"kubectl scale mdep/{MODEL} --replicas {size}")
+        self.recorder.mark(f"scale {size}")
+        self.kube("scale", "-n", NAMESPACE, f"mdep/{MODEL}", f"--replicas={size}")
+        self.settle(MODEL, size)
+
+    def settle(self, model: str, size: int):
+        """Waits until everybody agrees on the size of all models, and compares prices."""
+        self.sizes[model] = size
+        nodes = sum(self.sizes.values())
+
+        def check():
+            for name, replicas in self.sizes.items():
+                prices = settled(self.kube, self.aws, (NAMESPACE, name, POOL), replicas, nodes - replicas)
+            return prices
+
+        said, rate = eventually(check, f"{size} replicas of {model}, {nodes} nodes, at the ledger's price", 300)
+        self.show.line(f"settled: replicas {size}, nodes {nodes}, hourlyUsd {said:.2f}, the ledger says {rate:.3f} USD/h")
+
+    def table(self, model: str):
+        return live_table(self.show, self.recorder, model)
+
+    @contextlib.contextmanager
+    def traffic(self, model: str):
+        """An open-loop client of the model; leaving waits for its last answers."""
+        address = self.kube.service_address(NAMESPACE, model)
+        with Traffic.in_sandbox(self.sandbox, address, model, one_request()) as traffic:
+            self.recorder.traffic = traffic
+            try:
+                yield traffic
+            finally:
+                self.recorder.traffic = None
 
     def summary(self):
         ledger = self.aws.ledger()
         hours = ledger["nowSeconds"] / 3600
-        self.facts.append(
-            f"cost                          {ledger['totalUsd']:.2f} simulated USD for {len(ledger['instances'])} instances "
-            f"in {hours:.1f} simulated hours"
-        )
+        self.facts.append((
+            "cost",
+            f"{ledger['totalUsd']:.2f} simulated USD for {len(ledger['instances'])} instances in {hours:.1f} simulated hours",
+        ))  # fmt: skip
         self.show.summary(self.facts)
+        self.recorder.stop()
+        run = report.Run(self.recorder.samples, self.show.steps, self.recorder.marks, self.facts, [MODEL, AUTOSCALED])
+        report.write(REPORT, run)
+        self.show.line(f"charts: {REPORT}")
+
+
+STEPS = (
+    Demo.cluster,
+    Demo.cloud,
+    Demo.operator,
+    Demo.apply,
+    Demo.serve,
+    scaling.by_hand,
+    scaling.by_load,
+    eviction.evict,
+    Demo.delete,
+)
 
 
 def end(demo: Demo, failed: bool):
     """Removes everything; of a demo that failed, the logs stay."""
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.SIG_IGN)
+    if demo.recorder:
+        demo.recorder.stop()
     if failed and demo.sandbox.logs.exists():
         shutil.rmtree(LOGS, ignore_errors=True)
         shutil.copytree(demo.sandbox.logs, LOGS, dirs_exist_ok=True)
@@ -151,20 +198,18 @@ def end(demo: Demo, failed: bool):
 
 def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    show = Show(total=7)
+    show = Show(total=len(STEPS))
     demo = Demo(show)
     failed, keep = True, False
     try:
-        for step in (demo.cluster, demo.cloud, demo.operator, demo.apply, demo.serve, demo.scale):
+        for step in STEPS:
+            if step is Demo.delete and os.environ.get("KEEP"):
+                keep = True
+                demo.summary()
+                curl_lines(demo.sandbox, demo.kube, (NAMESPACE, MODEL), one_request(pairs=1))
+                return 0
             with show.step(step.__doc__):
-                step()
-        if os.environ.get("KEEP"):
-            keep = True
-            demo.summary()
-            curl_lines(demo.sandbox, demo.kube, (NAMESPACE, MODEL), one_request(pairs=1))
-            return 0
-        with show.step(demo.delete.__doc__):
-            demo.delete()
+                step(demo)
         demo.summary()
         failed = False
         return 0

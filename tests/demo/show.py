@@ -1,24 +1,49 @@
-"""What the demo prints: steps with their times, what moves meanwhile, and a summary."""
+"""What the demo prints: steps with their times, lines, a block that is refreshed in place, and a summary."""
 
 import contextlib
 import json
+import shutil
+import sys
 import threading
 import time
-
-import requests
-
-from harness.kube import condition
 
 
 class Show:
     def __init__(self, total: int):
-        self.total, self.times = total, []
+        self.total = total
+        # Title, begin and seconds of the steps that are done; seconds since `started`.
+        self.steps = []
         self.started = time.monotonic()
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
+        self.terminal = sys.stdout.isatty()
+        # Lines at the foot of the terminal that are drawn again below whatever is printed.
+        self.foot = []
+
+    def now(self) -> float:
+        return time.monotonic() - self.started
 
     def line(self, text: str):
+        with self.lock, self.above_foot():
+            print(f"{self.now():7.1f} s  {text}", flush=True)
+
+    def refresh(self, lines: list[str]):
         with self.lock:
-            print(f"{time.monotonic() - self.started:7.1f} s  {text}", flush=True)
+            with self.above_foot():
+                self.foot = [line[: shutil.get_terminal_size().columns - 1] for line in lines]
+
+    def leave(self):
+        """What stands at the foot stays where it is."""
+        with self.lock:
+            self.foot = []
+
+    @contextlib.contextmanager
+    def above_foot(self):
+        if self.foot:
+            print(f"\033[{len(self.foot)}A\033[J", end="")
+        yield
+        for line in self.foot:
+            print(line)
+        sys.stdout.flush()
 
     def fail(self, text: str):
         with self.lock:
@@ -26,73 +51,24 @@ class Show:
 
     @contextlib.contextmanager
     def step(self, title: str):
-        number, begun = len(self.times) + 1, time.monotonic()
+        begun = self.now()
         with self.lock:
-            print(f"\n{bold(f'{number}/{self.total}  {title}')}", flush=True)
+            print(f"\n{bold(f'{len(self.steps) + 1}/{self.total}  {title}')}", flush=True)
         yield
-        self.times.append((title, time.monotonic() - begun))
+        self.steps.append((title, begun, self.now() - begun))
 
-    def summary(self, facts: list[str]):
+    def summary(self, facts: list[tuple[str, str]]):
         print(f"\n{bold('summary')}")
-        for number, (title, seconds) in enumerate(self.times, 1):
+        for number, (title, _, seconds) in enumerate(self.steps, 1):
             print(f"{seconds:7.1f} s  {number}  {title}")
-        print(f"{time.monotonic() - self.started:7.1f} s     together\n")
-        for fact in facts:
-            print(f"  {fact}")
+        print(f"{self.now():7.1f} s     together\n")
+        for name, value in facts:
+            print(f"  {name:36}{value}")
         print(flush=True)
 
 
 def bold(text: str) -> str:
     return f"\033[1m{text}\033[0m"
-
-
-class Watch:
-    """Prints what the statuses say whenever they say something new."""
-
-    def __init__(self, show: Show, kube, namespace: str, model: str, pool: str):
-        self.show, self.names = show, (namespace, model, pool)
-        self.done, self.last = threading.Event(), ""
-        self.kube = kube.copy()
-        self.thread = threading.Thread(target=self.run, daemon=True)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.done.set()
-        self.thread.join()
-
-    def run(self):
-        while not self.done.wait(0.5):
-            with contextlib.suppress(requests.RequestException, OSError, KeyError):
-                now = self.describe()
-                if now and now != self.last:
-                    self.last = now
-                    self.show.line(now)
-
-    def describe(self) -> str:
-        namespace, name, pool_name = self.names
-        model, pool = self.kube.model(namespace, name), self.kube.pool(pool_name)
-        parts = []
-        if pool and pool.get("status"):
-            nodes = pool["status"]["nodes"]
-            words = [f"nodes {nodes['ready']} of {nodes['desired']}"]
-            words += [f"{nodes[key]} {key}" for key in ("launching", "draining") if nodes[key]]
-            parts.append(", ".join(words))
-        if model and model.get("status"):
-            replicas = model["status"]["replicas"]
-            parts.append(f"replicas {replicas['ready']} of {replicas['desired']}")
-        blocked = [b for b in (blocker(model), blocker(pool)) if b]
-        return "   ".join(parts + blocked[:1])
-
-
-def blocker(item: dict | None) -> str:
-    ready = condition(item, "Ready")
-    if not ready or ready["status"] == "True":
-        return ""
-    message = ready["message"]
-    return f"{ready['reason']}: {message[:90]}{'...' if len(message) > 90 else ''}"
 
 
 def curl_lines(sandbox, kube, model: tuple[str, str], request: dict):

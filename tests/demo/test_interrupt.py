@@ -68,7 +68,7 @@ def clean():
 
 
 # In step 1, where nothing stands yet, and when pods run on nodes.
-@pytest.mark.parametrize("until", ["1/7", "first answer"])
+@pytest.mark.parametrize("until", ["1/9", "first answer"])
 def test_ctrl_c_removes_everything(clean, until):
     demo = started(until)
     demo.send_signal(signal.SIGINT)
@@ -76,7 +76,7 @@ def test_ctrl_c_removes_everything(clean, until):
     assert demo.returncode == 130
 
 
-@pytest.mark.parametrize("until", ["1/7", "first answer"])
+@pytest.mark.parametrize("until", ["1/9", "first answer"])
 def test_sandbox_down_removes_what_sigkill_left(clean, until):
     demo = started(until)
     demo.kill()
