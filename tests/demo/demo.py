@@ -22,7 +22,7 @@ from harness.base import ROOT, eventually  # noqa: E402
 from harness.compare import largest_difference, one_request  # noqa: E402
 from harness.kube import Kube  # noqa: E402
 from harness.sandbox import Sandbox  # noqa: E402
-from harness.stack import settled  # noqa: E402
+from harness.stack import operator_memory, settled  # noqa: E402
 from record import Recorder  # noqa: E402
 from samples import AUTOSCALED, MODEL, NAMESPACE, POOL, SAMPLES  # noqa: E402
 from show import Show, curl_lines  # noqa: E402
@@ -34,6 +34,7 @@ IN_BUCKET = "small-ranker"
 LOGS = ROOT / "target" / "demo-logs"
 REPORT = ROOT / "target" / "demo" / "report.html"
 TOLERATED_DIFFERENCE = 1e-4
+OPERATOR_MEMORY_MIB = 64
 
 
 class Demo:
@@ -151,6 +152,12 @@ class Demo:
             finally:
                 self.recorder.traffic = None
 
+    def memory(self):
+        """What the operator has needed at most."""
+        most = operator_memory()
+        self.facts.append(("operator's memory at most", f"{most:.0f} MiB"))
+        assert most < OPERATOR_MEMORY_MIB, f"the operator has held {most:.0f} MiB; it is to stay below {OPERATOR_MEMORY_MIB}"
+
     def summary(self):
         ledger = self.aws.ledger()
         hours = ledger["nowSeconds"] / 3600
@@ -203,6 +210,8 @@ def main() -> int:
     failed, keep = True, False
     try:
         for step in STEPS:
+            if step is Demo.delete:
+                demo.memory()
             if step is Demo.delete and os.environ.get("KEEP"):
                 keep = True
                 demo.summary()

@@ -86,6 +86,15 @@ def operator_processes() -> list[tuple[int, str]]:
     return found
 
 
+def operator_memory() -> float:
+    """The most that a process of the operator has held so far, in MiB."""
+    peaks = []
+    for pid, _ in operator_processes():
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+        peaks += [int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")]
+    return max(peaks)
+
+
 def settled(kube: Kube, aws: Aws, names: tuple[str, str, str], size: int, beside: int = 0) -> tuple[float, float]:
     """Asserts that everybody agrees on the size of a model with a node a replica, and on the price; returns both prices.
 
