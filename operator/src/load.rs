@@ -147,7 +147,9 @@ impl<L: GpuLoad> Loads<L> {
         if healthy.is_empty() && failing.is_empty() {
             return false;
         }
-        if let Ok(lane) = Arc::clone(&self.failing_lane).try_acquire_owned() {
+        if !failing.is_empty()
+            && let Ok(lane) = Arc::clone(&self.failing_lane).try_acquire_owned()
+        {
             let this = Arc::clone(self);
             tokio::spawn(async move {
                 this.lane(failing, CONCURRENCY.1).await;

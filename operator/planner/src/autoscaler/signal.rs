@@ -7,6 +7,8 @@ use super::window;
 
 /// Around the target nothing changes (HorizontalPodAutoscaler's default).
 const TOLERANCE: f64 = 0.1;
+/// Rates are rounded where they are measured: 8.0001 replicas are 8.
+const MEASURED: f64 = 0.001;
 /// A delay moves the number of replicas by a tenth at most: it is not proportional to it.
 const STEP: f64 = 0.1;
 /// Fewer requests than these say nothing of a 95th percentile.
@@ -63,8 +65,8 @@ fn proportional(total: Total, target: f64, current: u32) -> u32 {
 }
 
 fn replicas(wanted: f64) -> u32 {
-    // 3.0000000001 replicas are 3. `as` saturates.
-    (wanted - 1e-9).ceil().max(0.0) as u32
+    // `as` saturates.
+    (wanted * (1.0 - MEASURED)).ceil().max(0.0) as u32
 }
 
 /// More replicas while the delay is too long, one step at a time: the next one when those of the last one serve.

@@ -107,6 +107,7 @@ fn the_request_rate_asks_in_proportion() {
         (109.0, 4, 4), // within the tolerance
         (91.0, 4, 4),
         (120.0, 4, 5),
+        (88.889, 9, 8), // 800.001 in all
         (250.0, 4, 10),
         (50.0, 4, 2),
         (51.0, 4, 3),
