@@ -69,6 +69,7 @@ fn many_seeds() {
 
 #[test]
 #[ignore = "replays one seed"]
+#[allow(clippy::disallowed_methods, reason = "the seed is given from outside")]
 fn one_seed() {
     if let Ok(seed) = std::env::var("PINNACE_SEED") {
         let world = life(seed.parse().unwrap());
