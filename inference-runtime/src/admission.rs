@@ -1,8 +1,8 @@
 //! Admission: a request is let in while there is room and time for it, else refused before its body is read.
 //!
 //! A permit counts the request and its body's bytes from before the body is read until its answer is made. A request's
-//! class is known only once its body is read; so where classes are used, an eighth beyond the limits is let in to show
-//! theirs. Each of those then takes the place of one of a lower class. If none waits, only the highest class stays.
+//! class is known only once its body is read; so where classes are used, some (an eighth) beyond the limits are let in to
+//! show theirs. Each of those then takes the place of one of a lower class. If none waits, only the highest class stays.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -18,9 +18,19 @@ pub struct Limits {
     pub workers: usize,
 }
 
-/// What may be let in where classes are used.
-fn beyond(limit: usize) -> usize {
-    limit.saturating_add((limit / 8).max(1))
+/// Requests that may show their class beyond any limit: with fewer, those of the lowest class would often hold all of
+/// these places while they are read.
+const SHOWING: usize = 8;
+
+impl Limits {
+    /// Requests that may be let in where classes are used.
+    fn requests_beyond(&self) -> usize {
+        self.requests.saturating_add((self.requests / 8).max(SHOWING))
+    }
+
+    fn bytes_beyond(&self) -> usize {
+        self.bytes.saturating_add(self.bytes / 8)
+    }
 }
 
 #[derive(Debug)]
@@ -72,7 +82,7 @@ impl Admission {
             queued: AtomicU8::new(0),
         });
         let limit = match classes_used {
-            true => beyond(self.limits.requests),
+            true => self.limits.requests_beyond(),
             false => self.limits.requests,
         };
         if before >= limit {
@@ -135,17 +145,17 @@ fn no_memory() -> ApiError {
 impl Permit {
     /// Counts more bytes: a body without a declared length grows while it is read.
     pub fn grow(&self, bytes: usize) -> Result<(), ApiError> {
-        let limit = self.admission.limits.bytes;
+        let limits = &self.admission.limits;
         let sum = self
             .admission
             .bytes
             .fetch_add(bytes, Ordering::Relaxed)
             .saturating_add(bytes);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if sum <= limit {
+        if sum <= limits.bytes {
             return Ok(());
         }
-        if sum > beyond(limit) || !self.admission.classes_used.load(Ordering::Relaxed) {
+        if sum > limits.bytes_beyond() || !self.admission.classes_used.load(Ordering::Relaxed) {
             return Err(no_memory());
         }
         self.beyond.store(true, Ordering::Relaxed);
@@ -288,8 +298,11 @@ mod tests {
         // Nobody has used another class than the default.
         assert_eq!(admission.admit(1, SECOND).unwrap_err().outcome, "refused_queue");
         assert_eq!(enter(&second, Priority::Low, false), (Ok(()), 0));
-        // Now one at a time may show its class.
+        // Now some may show their class.
         let third = admission.admit(10, SECOND).unwrap();
+        let _others: Vec<_> = (1..SHOWING)
+            .map(|_| admission.admit(0, SECOND).unwrap())
+            .collect();
         assert_eq!(admission.admit(1, SECOND).unwrap_err().outcome, "refused_queue");
         assert_eq!(enter(&third, Priority::Normal, false), (Err("refused_queue"), 1));
         assert_eq!(enter(&third, Priority::High, false), (Ok(()), 1));

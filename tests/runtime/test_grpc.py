@@ -130,8 +130,10 @@ def test_refusals_have_the_code_and_the_name_of_the_fault(start, ranker):
         assert stub(open_channel).ModelInfer(good).id == "typed"
         with pytest.raises(grpc.RpcError, match="UNIMPLEMENTED"):
             list(stub(open_channel).ModelStreamInfer(iter([good])))
+        with pytest.raises(grpc.RpcError, match="UNIMPLEMENTED"):
+            stub(open_channel).ModelInfer(good, compression=grpc.Compression.Gzip)
     count = lambda outcome: runtime.metric(f'pinnace_requests_total{{model="{NAME}",version="1",outcome="{outcome}"')  # noqa: E731
-    assert [count(outcome) for outcome in ["ok", "invalid", "not_found", "too_large"]] == [1, 4, 2, 1]
+    assert [count(outcome) for outcome in ["ok", "invalid", "not_found", "too_large"]] == [1, 5, 2, 1]
     assert runtime.metric("pinnace_in_flight ") == runtime.metric("pinnace_in_flight_bytes ") == 0
 
 
