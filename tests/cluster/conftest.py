@@ -1,6 +1,5 @@
 """One installation for all tests: a real cluster, a simulated account, the operator under its own RBAC."""
 
-import os
 import pathlib
 import sys
 
@@ -8,25 +7,16 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from harness import install, objects  # noqa: E402
-from harness.stack import Stack, needs_containers  # noqa: E402
+from harness import install  # noqa: E402
+from harness.stack import installed  # noqa: E402
 from harness.team import Team  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def stack():
-    needs_containers(pytest)
-    stack = Stack()
-    try:
-        stack.up()
-        install.make_namespace(stack.kube, objects.NAMESPACE)
+    with installed(pytest) as stack:
         install.make_model(stack.aws.model_folder("small-ranker"))
         yield stack
-    finally:
-        if stack.kube:
-            print(install.operator_log(stack.kube, 60))
-        if not os.environ.get("KEEP"):
-            stack.sandbox.down()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """One installation whose GPU nodes are KWOK's: any number of them, and replicas that answer by a load script."""
 
-import os
 import pathlib
 import sys
 
@@ -8,24 +7,15 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from harness import install, objects  # noqa: E402
-from harness.stack import Stack, needs_containers  # noqa: E402
+from harness import objects  # noqa: E402
+from harness.stack import installed  # noqa: E402
 from harness.team import Team  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def stack():
-    needs_containers(pytest)
-    stack = Stack(real_nodes=False)
-    try:
-        stack.up()
-        install.make_namespace(stack.kube, objects.NAMESPACE)
+    with installed(pytest, real_nodes=False) as stack:
         yield stack
-    finally:
-        if stack.kube:
-            print(install.operator_log(stack.kube, 60))
-        if not os.environ.get("KEEP"):
-            stack.sandbox.down()
 
 
 class Crowd(Team):

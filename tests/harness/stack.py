@@ -1,11 +1,12 @@
 """A whole installation: cluster, simulated account, operator; and what tells whether it has come to rest."""
 
+import contextlib
 import json
 import os
 import pathlib
 import signal
 
-from . import install
+from . import install, objects
 from .aws import Aws
 from .base import session
 from .kube import Kube, is_true
@@ -59,6 +60,22 @@ class Stack:
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
         assert len(killed) == len(names) > 0, (killed, names)
+
+
+@contextlib.contextmanager
+def installed(pytest, real_nodes: bool = True):
+    """A stack with the team's namespace, for a whole session of tests; KEEP leaves it up."""
+    needs_containers(pytest)
+    stack = Stack(real_nodes)
+    try:
+        stack.up()
+        install.make_namespace(stack.kube, objects.NAMESPACE)
+        yield stack
+    finally:
+        if stack.kube:
+            print(install.operator_log(stack.kube, 60))
+        if not os.environ.get("KEEP"):
+            stack.sandbox.down()
 
 
 def needs_containers(pytest):
