@@ -7,16 +7,15 @@ mod cloud;
 mod kubernetes;
 mod owner;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use crds::{GpuPool, ModelDeployment, Reason};
-use jiff::Timestamp;
 use kube::runtime::events::Reporter;
 use kube::{Api, Client, ResourceExt as _};
 use planner::autoscaler::Decision;
 use planner::observed::{ModelKey, PoolName};
 use planner::plan::{CloudAction, Finalizer, FleetPlan, ModelPlan, NodeMark, PoolPlan};
+use planner::sent::Sent;
 use planner::status::{self, Outcome};
 
 use crate::cloud::NodeGroups;
@@ -44,8 +43,8 @@ pub struct Applier<C> {
     pub permission: Permission,
     pub metrics: Arc<Metrics>,
     pub reporter: Reporter,
-    /// When the last mutation of a node group or template was sent: a plan from an older inventory is out of date.
-    pub sent: Mutex<BTreeMap<String, Timestamp>>,
+    /// What was sent to AWS: a plan from an inventory that does not show it yet is out of date.
+    pub sent: Mutex<Sent>,
 }
 
 /// Effects of a part so far.

@@ -11,6 +11,7 @@
 //! account.rs    node groups without an owner
 //! model.rs      one model's part; workload/: its Kubernetes objects
 //! fleet.rs      all of it, once, in order
+//! sent.rs       what the executor sent and an inventory may not show yet
 //! plan.rs       what to do, with typed reasons and next_check
 //! status/       (observed, plan, outcome) -> status, conditions, events
 //! price.rs capacity.rs name.rs   prices as dated data, what fits where, derived names
@@ -31,6 +32,7 @@ pub mod price;
 pub mod scaling;
 #[cfg(feature = "seeded-bugs")]
 pub mod seeded;
+pub mod sent;
 pub mod shrink;
 pub mod status;
 pub mod view;

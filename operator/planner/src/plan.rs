@@ -188,6 +188,15 @@ impl CloudAction {
         }
     }
 
+    /// Name of the group or template that the action changes.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        match self {
+            Self::DeleteTemplate { name, .. } => name,
+            other => other.group().map_or("", |group| &group.0),
+        }
+    }
+
     /// Uid of the pool whose group or template it is (before an adoption: of the earlier one).
     #[must_use]
     pub fn owner_uid(&self) -> &str {

@@ -1,11 +1,12 @@
 //! Cloud actions: from which inventory, with which permission, at what cost in launch tokens.
 
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use planner::observed::{CloudErrorClass, CloudMutations};
 use planner::plan::CloudAction;
+use planner::sent::Sent;
 
 use super::{Applier, ApplyError};
 use crate::cloud::NodeGroups;
@@ -42,11 +43,8 @@ impl<C: NodeGroups> Applier<C> {
         let Some(cloud) = &round.observed.cloud else {
             return Ok(false);
         };
-        let target = match action {
-            CloudAction::DeleteTemplate { name, .. } => name.clone(),
-            other => other.group().map(|g| g.0.clone()).unwrap_or_default(),
-        };
-        if self.sent_at(&target).is_some_and(|sent| cloud.read_at <= sent) {
+        let target = action.target().to_owned();
+        if !self.sent().allows(action, round.at, cloud.read_at) {
             return Ok(false);
         }
         if !allowed(round.observed.settings.mutations, action) {
@@ -71,9 +69,6 @@ impl<C: NodeGroups> Applier<C> {
             self.bucket.take(desired.saturating_sub(had), Instant::now());
         }
         let result = tokio::time::timeout(VERB_TIMEOUT, self.cloud.execute(action)).await;
-        // Whatever came of it, only an inventory from after this moment speaks of it.
-        self.note_sent(target.clone());
-        self.inventory.refresh();
         let result = result.unwrap_or_else(|_| {
             Err(crate::cloud::CloudError {
                 operation: action.verb(),
@@ -82,6 +77,16 @@ impl<C: NodeGroups> Applier<C> {
                 message: format!("no answer within {} s", VERB_TIMEOUT.as_secs()),
             })
         });
+        // Whatever came of it, only an inventory from after this moment speaks of it.
+        let lost = |error: &crate::cloud::CloudError| {
+            matches!(
+                error.class(),
+                CloudErrorClass::Timeout | CloudErrorClass::Unavailable
+            )
+        };
+        let answered = !result.as_ref().is_err_and(lost);
+        self.sent().note(action, round.at, Timestamp::now(), answered);
+        self.inventory.refresh();
         match result {
             Ok(()) => {
                 self.metrics.called(action.verb(), None);
@@ -100,13 +105,7 @@ impl<C: NodeGroups> Applier<C> {
         }
     }
 
-    fn sent_at(&self, target: &str) -> Option<Timestamp> {
-        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-        sent.get(target).copied()
-    }
-
-    fn note_sent(&self, target: String) {
-        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-        sent.insert(target, Timestamp::now());
+    fn sent(&self) -> MutexGuard<'_, Sent> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

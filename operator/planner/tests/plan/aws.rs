@@ -195,7 +195,10 @@ impl Aws {
             g.active(now) && (g.live() == g.desired) && old
         });
         let used = |name: &String| self.groups.values().any(|g| &g.spec.template_name == name);
-        groups && self.arriving.is_empty() && self.templates.keys().all(used)
+        // One that nobody uses is deleted after ten minutes, or is of today's spec and stays.
+        let mut templates = self.templates.values();
+        let templates = templates.all(|t| used(&t.name) || age(t.created, now) > 700);
+        groups && self.arriving.is_empty() && templates
     }
 
     pub fn pass(&mut self, now: Timestamp) {

@@ -5,6 +5,7 @@ use crds::Reason;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use planner::observed::{ModelKey, PoolName};
 use planner::plan::{CloudAction, Finalizer, FleetPlan, GroupName, NodeMark};
+use planner::sent::Sent;
 use planner::status::{Outcome, model_status, pool_status};
 
 use super::aws::Call;
@@ -42,9 +43,7 @@ pub struct Weather {
     pub refused: u64,
     /// Took effect; the answer timed out.
     pub unanswered: u64,
-    /// Timed out, and takes effect up to 25 s later. Calls of AWS that make or size something; a delete that is late is not
-    /// harmless where its group is filled again within that time, and nothing but the wait for the next inventory stands
-    /// against it.
+    /// Timed out, and takes effect up to 25 s later (calls of AWS only).
     pub late: u64,
 }
 
@@ -69,7 +68,11 @@ impl World {
     /// Starts anew, and plans once before AWS is read.
     fn restart(&mut self) {
         self.crash = None;
-        self.sent.clear();
+        // Who leads next waited for the lease to run out, which takes as long as a call may be on its way.
+        for (_, call) in std::mem::take(&mut self.late) {
+            self.call(&call);
+        }
+        self.sent = Sent::default();
         self.fixture.observed.cloud = None;
         self.fixture.observed.settled.clear();
         let plan = self.plan();
@@ -91,7 +94,6 @@ impl World {
         let dice = if point.is_none() { self.dice.below(100) } else { 99 };
         let weather = self.weather;
         let lost = weather.refused + weather.unanswered;
-        let call = call.filter(|call| !matches!(call, Call::DeleteGroup(_) | Call::DeleteTemplate(_)));
         let what = match (point, call) {
             (Some(Point::Before), _) => "dies before",
             (Some(Point::Committed | Point::After), _) => "dies after",
@@ -104,6 +106,7 @@ impl World {
         };
         self.note(&format!("{what}: {label}"));
         self.dead = what.starts_with("dies");
+        self.lost |= what == "unanswered" || what == "late";
         match (what, call) {
             ("late", Some(call)) => {
                 let delay = 5 * (1 + self.dice.below(5));
@@ -217,23 +220,21 @@ impl World {
             return false;
         }
         judge::sends(self, action);
-        let target = match action {
-            CloudAction::DeleteTemplate { name, .. } => name.clone(),
-            other => other.group().unwrap().0.clone(),
-        };
         let Some(cloud) = &self.fixture.observed.cloud else {
             return true;
         };
-        if self.sent.get(&target).is_some_and(|sent| cloud.read_at <= *sent) {
+        let now = self.now();
+        if !self.sent.allows(action, now, cloud.read_at) {
             return true;
         }
         let calls = self.calls(action);
-        let answered = calls
+        self.lost = false;
+        let done = calls
             .iter()
             .all(|call| self.fate(&format!("{call:?}"), Some(call), |world| world.call(call)));
-        let now = self.now();
-        self.sent.insert(target, now);
-        answered
+        let answered = !std::mem::take(&mut self.lost);
+        self.sent.note(action, now, now, answered);
+        done
     }
 
     pub fn call(&mut self, call: &Call) {

@@ -14,6 +14,8 @@ const SWEEP_SLACK: i64 = 180;
 
 /// After every step.
 pub fn step(world: &mut World) {
+    // What AWS does not tell of yet, nobody can count.
+    world.misled = world.lag > 0 || (world.misled && over_cap(world));
     caps(world);
     twins(world);
     leftovers(world);
@@ -32,6 +34,16 @@ fn living_uids(world: &World) -> BTreeSet<String> {
     pools.filter_map(|p| p.metadata.uid.clone()).collect()
 }
 
+fn over_cap(world: &World) -> bool {
+    let mut pools = world.fixture.observed.pools.values();
+    pools.any(|pool| {
+        let uid = pool.metadata.uid.as_ref();
+        let groups = world.aws.groups.values().filter(|g| Some(&g.owner_uid) == uid);
+        let requested: u32 = groups.map(super::aws::Group::requested).sum();
+        i64::from(requested) > i64::from(pool.spec.limits.max_nodes)
+    })
+}
+
 /// I1, also after every call.
 pub fn caps(world: &World) {
     let observed = &world.fixture.observed;
@@ -46,6 +58,9 @@ pub fn caps(world: &World) {
         let of_pool = ours().filter(|(_, g)| Some(&g.owner_uid) == pool.metadata.uid.as_ref());
         let requested: u32 = of_pool.map(|(_, g)| g.requested()).sum();
         let cap = pool.spec.limits.max_nodes;
+        if world.misled {
+            continue;
+        }
         assert!(
             i64::from(requested) <= i64::from(cap),
             "I1: {requested} nodes, cap {cap}\n{}",

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use planner::observed::{Allocatable, CloudErrorClass, CloudObserved, CloudTrouble, NodeObserved, PoolName};
 use planner::plan::{Finalizer, FleetPlan, GroupName};
 use planner::pool::retract::note_waiting;
+use planner::sent::Sent;
 use planner::status::{Outcome, model_status, pool_status};
 
 use super::aws::{Aws, Call, GPUS, JOIN};
@@ -49,8 +50,9 @@ pub struct World {
     pub weather: Weather,
     pub dice: Dice,
     pub dead: bool,
-    /// When the last mutation of a group or template was sent.
-    pub sent: BTreeMap<String, Timestamp>,
+    /// What the operator remembers to have sent, and whether the answer to a call of this verb was lost.
+    pub sent: Sent,
+    pub lost: bool,
     pub late: Vec<(Timestamp, Call)>,
     /// Groups of somebody else.
     pub foreign: BTreeSet<GroupName>,
@@ -58,7 +60,11 @@ pub struct World {
     pub ownerless: BTreeMap<String, Timestamp>,
     /// Sweeping stopped because owners vanished.
     pub sweeping_held: bool,
+    /// AWS told old news, and what was ordered on them is not given back yet.
+    pub misled: bool,
     pub trace: Vec<String>,
+    /// Prints the trace as it grows.
+    pub loud: bool,
 }
 
 impl World {
@@ -80,12 +86,15 @@ impl World {
             weather: Weather::default(),
             dice: Dice::new(0),
             dead: false,
-            sent: BTreeMap::new(),
+            sent: Sent::default(),
+            lost: false,
             late: vec![],
             foreign: BTreeSet::new(),
             ownerless: BTreeMap::new(),
             sweeping_held: false,
+            misled: false,
             trace: vec![],
+            loud: false,
         }
     }
 
@@ -99,7 +108,11 @@ impl World {
     }
 
     pub fn note(&mut self, what: &str) {
-        self.trace.push(format!("{} {what}", self.now()));
+        let line = format!("{} {what}", self.now());
+        if self.loud {
+            println!("{line}");
+        }
+        self.trace.push(line);
     }
 
     pub fn serving(&self) -> usize {
