@@ -1,0 +1,88 @@
+//! Real exports (`corpus/make.py`): each runs in the interpreter and agrees with ONNX Runtime, or is refused with its reason.
+
+mod support;
+
+use rank::Model;
+use rank::interpret;
+use rank::onnx::NoExternalData;
+use rank::pass::rows::Rows;
+use rank::tensor::{Data, Tensor};
+use support::{answers, content, inputs, models, tensors};
+
+/// f32, sums in another order than ONNX Runtime's: relative to the larger of 1 and the answer.
+const TOLERANCE: f32 = 2e-5;
+
+/// Exports that are refused, and what the reason contains.
+const REFUSED: &[(&str, &str)] = &[];
+
+/// Exports whose rows depend on each other, and what the reason contains.
+const LISTWISE: &[(&str, &str)] = &[
+    ("in-batch-softmax.", "(Softmax) works across rows"),
+    // nn.MultiheadAttention merges steps and rows into one axis, steps outside: not proved, so it runs whole.
+    ("transformer.", "(Reshape) mixes rows: [11, N, 2, 8] to [11N, 16]"),
+];
+
+fn reason<'a>(table: &[(&str, &'a str)], name: &str) -> Option<&'a str> {
+    table
+        .iter()
+        .find(|(prefix, _)| name.starts_with(prefix))
+        .map(|(_, reason)| *reason)
+}
+
+fn difference(got: &Tensor, expected: &Tensor) -> f32 {
+    assert_eq!(got.shape, expected.shape);
+    match (&got.data, &expected.data) {
+        (Data::F32(got), Data::F32(expected)) => {
+            let apart = |(a, b): (&f32, &f32)| (a - b).abs() / b.abs().max(1.0);
+            got.iter().zip(expected).map(apart).fold(0.0, f32::max)
+        }
+        (got, expected) => {
+            assert_eq!(got, expected);
+            0.0
+        }
+    }
+}
+
+fn check(name: &str) -> Result<(), String> {
+    let answers = answers(name);
+    let model = match (
+        Model::load(&content(name), &NoExternalData),
+        reason(REFUSED, name),
+    ) {
+        (Ok(model), None) => model,
+        (Ok(_), Some(_)) => return Err("is no longer refused".to_owned()),
+        (Err(refusal), Some(reason)) if refusal.to_string().contains(reason) => return Ok(()),
+        (Err(refusal), _) => return Err(format!("refused: {refusal}")),
+    };
+    match (&model.rows, reason(LISTWISE, name)) {
+        (Rows::Independent, None) => {}
+        (Rows::Listwise(reason), Some(expected)) if reason.contains(expected) => {}
+        (rows, _) => return Err(format!("{rows:?}")),
+    }
+    let outputs =
+        interpret::run(&model.graph, &inputs(&model, &answers)).map_err(|error| error.to_string())?;
+    for ((name, expected), got) in tensors(&answers, "outputs").iter().zip(&outputs) {
+        let difference = difference(got, expected);
+        if difference.is_nan() || difference > TOLERANCE {
+            return Err(format!("output {name:?} is off by {difference}"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_export_agrees_with_onnx_runtime_or_says_why_not() {
+    let models = models();
+    assert!(models.len() >= 50, "the corpus has {} exports", models.len());
+    let failures: Vec<String> = models
+        .iter()
+        .filter_map(|name| check(name).err().map(|error| format!("{name}: {error}")))
+        .collect();
+    assert!(
+        failures.is_empty(),
+        "{} of {}:\n{}",
+        failures.len(),
+        models.len(),
+        failures.join("\n")
+    );
+}

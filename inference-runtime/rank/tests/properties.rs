@@ -1,0 +1,179 @@
+//! A score does not depend on the batch it rode in, nor on how often the user was sent: bit by bit, on real exports.
+
+#![allow(clippy::unwrap_used)] // of helpers outside of the tests themselves
+
+mod support;
+
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex};
+
+use proptest::prelude::*;
+use rank::interpret::{run, run_segmented};
+use rank::onnx::NoExternalData;
+use rank::pass::domain::domains;
+use rank::pass::hoist::{Once, hoist};
+use rank::pass::rows::Rows;
+use rank::tensor::Tensor;
+use rank::{Model, optimize, parse_once};
+use support::{answers, bits, columns, inputs, load, models, rows};
+
+/// Rows of each answer file.
+const SAMPLES: usize = 5;
+
+type Loaded = (Model, Vec<Tensor>);
+
+static MODELS: LazyLock<Mutex<HashMap<String, Loaded>>> = LazyLock::new(Mutex::default);
+
+fn loaded(name: &str) -> Loaded {
+    let mut models = MODELS.lock().unwrap();
+    let load = || {
+        let model = load(name);
+        let inputs = inputs(&model, &answers(name));
+        (model, inputs)
+    };
+    models.entry(name.to_owned()).or_insert_with(load).clone()
+}
+
+/// What belongs to the user in each family of models.
+const USERS: &[(&str, &[&str])] = &[
+    ("dlrm.", &["dense", "sparse[0:20]"]),
+    ("dlrm-dcnv2.", &["dense", "sparse[0:20]"]),
+    ("dcn.", &["dense", "sparse[0:20]"]),
+    ("wide-and-deep.", &["dense", "sparse[0:4,10:22]"]),
+    ("deepfm.", &["sparse[3:20]"]),
+    ("xdeepfm.", &["sparse[0:20]"]),
+    ("two-tower.", &["dense", "user"]),
+    ("mmoe.", &["dense", "sparse[0:20]"]),
+    ("din.", &["history"]),
+    ("dien.", &["history"]),
+    ("sasrec.", &["history"]),
+    ("bag-weighted.", &["ids"]),
+];
+
+fn users(name: &str) -> Option<Vec<(String, Once)>> {
+    let (_, declared) = USERS.iter().find(|(prefix, _)| name.starts_with(prefix))?;
+    Some(parse_once(declared).unwrap())
+}
+
+/// Inputs of the hoisted model: the user's and the pairs'.
+fn hoisted_inputs(model: &Model, once: &[(String, Once)], user: &[Tensor], pairs: &[Tensor]) -> Vec<Tensor> {
+    let mut split = Vec::new();
+    for (at, id) in model.graph.inputs.iter().enumerate() {
+        match once
+            .iter()
+            .find(|(name, _)| *name == model.graph.value(*id).name)
+            .map(|(_, once)| once)
+        {
+            None => split.push(pairs[at].clone()),
+            Some(Once::Whole) => split.push(user[at].clone()),
+            Some(Once::Columns(ranges)) => {
+                let inside = |column: &usize| {
+                    ranges
+                        .iter()
+                        .any(|range| (range.start..range.end).contains(column))
+                };
+                let (own, other): (Vec<usize>, Vec<usize>) = (0..pairs[at].shape[1]).partition(inside);
+                split.extend([columns(&user[at], &own), columns(&pairs[at], &other)]);
+            }
+        }
+    }
+    split
+}
+
+fn of_rows(inputs: &[Tensor], picked: &[usize]) -> Vec<Tensor> {
+    inputs.iter().map(|input| rows(input, picked)).collect()
+}
+
+fn independent() -> Vec<String> {
+    models()
+        .into_iter()
+        .filter(|name| loaded(name).0.rows == Rows::Independent)
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn a_split_batch_joined_again_is_the_batch(
+        model in proptest::sample::select(independent()),
+        picked in proptest::collection::vec(0..SAMPLES, 1..24),
+        cut in any::<proptest::sample::Index>(),
+    ) {
+        let (model, inputs) = loaded(&model);
+        let cut = cut.index(picked.len() + 1);
+        let whole = run(&model.graph, &of_rows(&inputs, &picked)).unwrap();
+        let mut joined = vec![Vec::new(); whole.len()];
+        for part in [&picked[..cut], &picked[cut..]] {
+            let part = run(&model.graph, &of_rows(&inputs, part)).unwrap();
+            for (joined, part) in joined.iter_mut().zip(bits(&part)) {
+                joined.extend(part);
+            }
+        }
+        prop_assert_eq!(bits(&whole), joined);
+    }
+
+    #[test]
+    fn a_user_sent_once_is_the_user_repeated(
+        name in proptest::sample::select(independent().into_iter().filter(|name| users(name).is_some()).collect::<Vec<_>>()),
+        requests in proptest::collection::vec(0..SAMPLES, 1..4),
+        pairs in proptest::collection::vec((0..SAMPLES, any::<proptest::sample::Index>()), 1..16),
+    ) {
+        let (model, inputs) = loaded(&name);
+        let once = users(&name).unwrap();
+        let hoisted = hoist(&model.graph, &once).unwrap();
+        let segments: Vec<usize> = pairs.iter().map(|(_, segment)| segment.index(requests.len())).collect();
+        let items: Vec<usize> = pairs.iter().map(|(item, _)| *item).collect();
+        let owners: Vec<usize> = segments.iter().map(|segment| requests[*segment]).collect();
+        let pair_inputs = of_rows(&inputs, &items);
+        let split = hoisted_inputs(&model, &once, &of_rows(&inputs, &requests), &pair_inputs);
+        let repeated = hoisted_inputs(&model, &once, &of_rows(&inputs, &owners), &pair_inputs);
+        let domains = domains(&hoisted.graph, &hoisted.request);
+        let split = run_segmented(&hoisted.graph, &domains, &split, &segments).unwrap();
+        prop_assert_eq!(bits(&split), bits(&run(&hoisted.graph, &repeated).unwrap()));
+    }
+
+    #[test]
+    fn no_damage_is_worse_than_a_refusal(
+        model in proptest::sample::select(models()),
+        position in any::<proptest::sample::Index>(),
+        byte in any::<u8>(),
+        cut in any::<bool>(),
+    ) {
+        let mut content = support::content(&model);
+        let position = position.index(content.len());
+        if cut { content.truncate(position) } else { content[position] = byte }
+        // Whatever comes out, nothing panics.
+        let _ = Model::load(&content, &NoExternalData);
+    }
+}
+
+#[test]
+fn what_is_emitted_is_what_was_hoisted() {
+    let mut checked = 0;
+    for name in models() {
+        let Some(once) = users(&name) else { continue };
+        let (model, inputs) = loaded(&name);
+        let emitted = optimize(&support::content(&name), &NoExternalData, &once)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let emitted =
+            Model::load(&emitted, &NoExternalData).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let hoisted = hoist(&model.graph, &once).unwrap();
+        let user = of_rows(&inputs, &[2]);
+        let split = hoisted_inputs(&model, &once, &user, &inputs);
+        let domains = domains(&hoisted.graph, &hoisted.request);
+        let expected = run_segmented(&hoisted.graph, &domains, &split, &[0; SAMPLES]).unwrap();
+        let got = run(&emitted.graph, &split).unwrap_or_else(|error| panic!("{name}: {error}"));
+        // Not bit by bit: ONNX has no product of more than two axes that begins at a start value.
+        for (expected, got) in expected.iter().zip(&got) {
+            let pairs = expected.as_f32().unwrap().iter().zip(got.as_f32().unwrap());
+            let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(
+                expected.shape == got.shape && worst < 2e-6,
+                "{name} is off by {worst}"
+            );
+        }
+        checked += 1;
+    }
+    assert!(checked >= 40, "{checked} exports have a user's side");
+}
