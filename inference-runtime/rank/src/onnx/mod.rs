@@ -6,6 +6,7 @@ mod constant;
 mod emit;
 mod import;
 mod lower;
+mod step;
 
 use prost::Message as _;
 

@@ -3,7 +3,7 @@
 use super::{Lowered, one};
 use crate::ir::{Binary, Op, Unary, ValueId};
 use crate::onnx::constant;
-use crate::onnx::import::Step;
+use crate::onnx::step::Step;
 use crate::tensor::{Element, Tensor};
 
 pub fn lower(step: &mut Step<'_, '_>) -> Lowered {

@@ -2,7 +2,7 @@
 
 use super::{Lowered, one};
 use crate::ir::{Extent, Op, ValueId};
-use crate::onnx::import::Step;
+use crate::onnx::step::Step;
 
 pub fn lower(step: &mut Step<'_, '_>) -> Lowered {
     match step.node.op_type.as_str() {

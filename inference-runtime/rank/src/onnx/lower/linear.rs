@@ -3,7 +3,7 @@
 use super::elementwise::factor;
 use super::{Lowered, one};
 use crate::ir::{Binary, Extent, Op, ValueId};
-use crate::onnx::import::Step;
+use crate::onnx::step::Step;
 use crate::tensor::Tensor;
 
 pub fn lower(step: &mut Step<'_, '_>) -> Lowered {

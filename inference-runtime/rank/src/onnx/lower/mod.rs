@@ -7,7 +7,7 @@ mod reduce;
 mod shapes;
 mod trees;
 
-use super::import::Step;
+use super::step::Step;
 use crate::ir::ValueId;
 
 /// Values of the node's outputs, or why it is not taken.

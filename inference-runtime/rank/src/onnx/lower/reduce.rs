@@ -2,7 +2,7 @@
 
 use super::{Lowered, one};
 use crate::ir::{Op, Reduction};
-use crate::onnx::import::Step;
+use crate::onnx::step::Step;
 
 pub fn lower(step: &mut Step<'_, '_>) -> Lowered {
     let reduction = match step.node.op_type.as_str() {

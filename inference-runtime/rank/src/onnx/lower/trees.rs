@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Lowered, one};
 use crate::interpret::trees::{Aggregate, Branch, Ensemble, TreeNode};
 use crate::ir::{Binary, Extent, Op, Unary, ValueId};
-use crate::onnx::import::Step;
+use crate::onnx::step::Step;
 use crate::tensor::Tensor;
 
 pub fn lower(step: &mut Step<'_, '_>) -> Lowered {
