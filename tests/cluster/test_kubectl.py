@@ -23,6 +23,9 @@ def test_kubectl_behaves_as_expected(stack, team):
 
 def test_an_upgrade_that_changes_nothing_does_nothing(stack, team):
     team.serve()
+    # The last transitions may still be on their way.
+    team.model_condition("Reconciling", "False")
+    team.pool_condition("Reconciling", "False")
     runtime = {pod["metadata"]["uid"] for pod in stack.kube.pods(NAMESPACE, MODEL)}
     operator = {pod["metadata"]["uid"] for pod in install.operator_pods(stack.kube)}
     calls, writes = stack.aws.mark(), stack.writes()
