@@ -142,6 +142,7 @@ impl Graph {
     pub fn push(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> Result<Vec<ValueId>, String> {
         let facts: Vec<&Fact> = inputs.iter().map(|id| self.fact(*id)).collect();
         let outputs = shape::infer(&op, &facts)?;
+        outputs.iter().try_for_each(shape::check_size)?;
         if let Some(tensors) = fold::fold(self, &op, inputs, &outputs)? {
             return Ok(tensors
                 .into_iter()

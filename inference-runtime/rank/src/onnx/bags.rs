@@ -17,6 +17,9 @@ const DYNAMO: &str = "Reshape Add Slice Add Add Slice Equal If Slice REDUCE Sequ
 const DYNAMO_MEAN: &str = "Reshape Add Slice Add Add Slice Equal If Slice Sub Equal If ReduceSum Shape Sub Greater If Div \
                            Identity ReduceMean SequenceInsert Add Less";
 
+/// Products of products between the ids and the loop are followed so far: PyTorch writes one.
+const DEPTH: usize = 3;
+
 /// The loop's outputs; `None` for its counter, which nothing reads.
 pub fn lower(importer: &mut Importer<'_>, node: &NodeProto) -> Result<Vec<Option<ValueId>>, String> {
     let body = Attributes::of(node).graph("body").ok_or("has no body")?;
@@ -184,12 +187,12 @@ impl Bag<'_, '_> {
         };
         let (offsets, rows) = (start.input[0].clone(), self.lookup(&rows.input[0])?);
         let size = self.bag_size(&offsets, self.first(rows))?;
-        let rows = self.by_bag(rows, size)?;
+        let rows = self.by_bag(rows, size, 0)?;
         self.reduce(rows)
     }
     /// `[N * L, ...]` as `[N, L, ...]`, the axes opened where the ids come from: a row of ids then stays one axis, and the
     /// user's ids can be told from the pairs'.
-    fn by_bag(&mut self, id: ValueId, size: i64) -> Result<ValueId, String> {
+    fn by_bag(&mut self, id: ValueId, size: i64, depth: usize) -> Result<ValueId, String> {
         let graph = &self.importer.graph;
         let flat = graph.shape(id).to_vec();
         let shape = [vec![Extent::N, Extent::fixed(size)], flat[1..].to_vec()].concat();
@@ -201,12 +204,15 @@ impl Bag<'_, '_> {
         let same =
             |input: &ValueId| graph.shape(*input).len() == flat.len() && graph.shape(*input)[0] == flat[0];
         match made.as_ref().map(|node| (&node.op, node.inputs.as_slice())) {
-            Some((Op::Binary(binary), [a, b])) if same(a) && same(b) => {
-                let (a, b) = (self.by_bag(*a, size)?, self.by_bag(*b, size)?);
+            Some((Op::Binary(binary), [a, b])) if depth < DEPTH && same(a) && same(b) => {
+                let (a, b) = (
+                    self.by_bag(*a, size, depth + 1)?,
+                    self.by_bag(*b, size, depth + 1)?,
+                );
                 self.push(Op::Binary(*binary), &[a, b])
             }
             Some((Op::Gather { axis: 0 }, [table, ids])) if graph.constant(*table).is_some() => {
-                let ids = self.by_bag(*ids, size)?;
+                let ids = self.by_bag(*ids, size, depth + 1)?;
                 self.push(Op::Gather { axis: 0 }, &[*table, ids])
             }
             Some((Op::Reshape { .. }, [from])) => self.push(Op::Reshape { shape }, &[*from]),

@@ -2,6 +2,8 @@
 
 mod sizes;
 
+pub use sizes::check_size;
+
 use crate::ir::{Binary, Extent, Fact, Op, Unary, display_shape};
 use crate::tensor::Element;
 

@@ -109,6 +109,8 @@ fn slice(length: Extent, axis: usize, start: Extent, end: Extent, step: i64) -> 
         return Err("its bounds depend on the number of rows".to_owned());
     }
     let size = i64::try_from(size).map_err(|_| "the axis is too long")?;
+    // A longer stride than the axis takes the same one element.
+    let step = step.clamp(-size.max(1), size.max(1));
     let wrap = |bound: i64| {
         if bound < 0 {
             bound.saturating_add(size)
@@ -146,7 +148,7 @@ fn split(step: &mut Step<'_, '_>) -> Lowered {
             .map(|size| usize::try_from(size).map_err(|_| "a part is negative"))
             .collect::<Result<_, _>>()?
     } else {
-        let count = step.node.output.len();
+        let count = step.node.output.len().max(1);
         let part = size.div_ceil(count);
         (0..count)
             .map(|at| part.min(size.saturating_sub(at * part)))

@@ -267,7 +267,12 @@ fn gru(step: &mut Step<'_, '_>) -> Lowered {
         return Err(format!("activations {activations:?} are not taken"));
     }
     let linear_before_reset = attributes.int("linear_before_reset", 0) != 0;
-    let hidden = usize::try_from(attributes.int("hidden_size", 0)).map_err(|_| "hidden_size is negative")?;
+    let recurrent = step.shape(step.input(2)?);
+    let hidden = recurrent.last().and_then(|extent| extent.as_fixed());
+    let hidden = hidden.ok_or("the recurrent weights have no width")?;
+    if attributes.int("hidden_size", 0) != Extent::of(hidden).fixed {
+        return Err("hidden_size is not that of the recurrent weights".to_owned());
+    }
     let x = step.input(0)?;
     let [_, rows, _] = step.shape(x)[..] else {
         return Err("the input needs three axes".to_owned());

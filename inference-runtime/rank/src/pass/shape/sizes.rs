@@ -1,7 +1,32 @@
 //! The elements of tensors of sizes, symbolic in the rows.
 
-use crate::ir::{Binary, Extent, Fact, Op};
+use crate::ir::{Binary, Extent, Fact, Op, display_shape};
 use crate::tensor::{Element, Walk};
+
+/// Elements a row: no tensor of a ranking model comes near, and products of sizes stay far from overflow.
+const LARGEST_ROW: i64 = 1 << 32;
+
+/// Sizes are not negative, and a row is not of absurd size, whatever a damaged model says.
+pub fn check_size(fact: &Fact) -> Result<(), String> {
+    let mut count = 1_i64;
+    for extent in &fact.shape {
+        let one_row = extent
+            .rows
+            .checked_add(extent.fixed)
+            .filter(|size| *size >= 0 && extent.rows >= 0);
+        let size = one_row.ok_or_else(|| format!("makes the shape {}", display_shape(&fact.shape)))?;
+        count = count
+            .checked_mul(size)
+            .filter(|count| *count <= LARGEST_ROW)
+            .ok_or_else(|| {
+                format!(
+                    "makes {}, more than {LARGEST_ROW} elements",
+                    display_shape(&fact.shape)
+                )
+            })?;
+    }
+    Ok(())
+}
 
 /// Elements of the result where every input's elements are known as sizes.
 pub fn sizes(op: &Op, inputs: &[&Fact], shape: &[Extent]) -> Option<Vec<Extent>> {
