@@ -87,6 +87,8 @@ struct State {
     targets: Targets,
     /// Of those asked in the last round, by pod.
     samples: BTreeMap<ModelKey, BTreeMap<String, Sample>>,
+    /// How many served when it began.
+    populations: BTreeMap<ModelKey, u32>,
     /// Pods that did not answer when they were asked last.
     failing: BTreeSet<String>,
 }
@@ -117,8 +119,9 @@ impl<L: GpuLoad> Loads<L> {
     pub fn snapshot(&self) -> BTreeMap<ModelKey, ModelLoad> {
         let state = self.lock();
         let known = state.samples.iter().map(|(model, samples)| {
+            let population = state.populations.get(model).copied().unwrap_or(0);
             let samples = samples.values().cloned().collect();
-            (model.clone(), ModelLoad { samples })
+            (model.clone(), ModelLoad { samples, population })
         });
         known.collect()
     }
@@ -181,6 +184,12 @@ impl<L: GpuLoad> Loads<L> {
             }
         }
         state.samples = samples;
+        let count = |targets: &Vec<Target>| u32::try_from(targets.len()).unwrap_or(u32::MAX);
+        state.populations = state
+            .targets
+            .iter()
+            .map(|(model, t)| (model.clone(), count(t)))
+            .collect();
         let asked: BTreeSet<&String> = chosen.iter().map(|(_, target)| &target.pod).collect();
         state.failing.retain(|pod| asked.contains(pod));
         let fails = |(_, target): &(ModelKey, Target)| !state.failing.contains(&target.pod);

@@ -29,8 +29,8 @@ pub use window::Memory;
 pub struct Situation<'a> {
     pub spec: &'a Autoscaling,
     pub load: Option<&'a ModelLoad>,
-    /// Names of the pods that serve now.
-    pub ready: &'a [&'a str],
+    /// Pods that serve now, and since when.
+    pub ready: &'a [(&'a str, Timestamp)],
     /// Replicas that are asked for now.
     pub current: u32,
     /// Answers older than this do not count.

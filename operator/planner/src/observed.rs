@@ -161,6 +161,8 @@ pub struct PodObserved {
     pub requests: Allocatable,
     pub created: Timestamp,
     pub ready: bool,
+    /// Since when it has been as ready, or not, as it is.
+    pub ready_since: Option<Timestamp>,
     pub terminating: bool,
     /// Succeeded or Failed: holds nothing any more.
     pub finished: bool,

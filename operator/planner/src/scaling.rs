@@ -28,7 +28,9 @@ pub fn wanted(view: &View, key: &ModelKey, model: &ModelObserved) -> Wanted {
         };
     };
     let pods = view.pods_of(key).filter(|pod| pod.ready && !pod.terminating);
-    let ready: Vec<&str> = pods.map(|pod| pod.name.as_str()).collect();
+    let ready: Vec<_> = pods
+        .map(|pod| (pod.name.as_str(), pod.ready_since.unwrap_or(pod.created)))
+        .collect();
     let current = current(model).unwrap_or(count(autoscaling.min_replicas));
     let situation = Situation {
         spec: autoscaling,

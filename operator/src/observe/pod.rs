@@ -52,6 +52,9 @@ pub fn observed(pod: &Pod) -> PodObserved {
         requests: requests(pod),
         created: pod.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
         ready,
+        ready_since: condition("Ready")
+            .and_then(|c| c.last_transition_time.as_ref())
+            .map(|t| t.0),
         terminating: pod.metadata.deletion_timestamp.is_some(),
         finished: matches!(phase, "Succeeded" | "Failed"),
         unschedulable: unscheduled.is_some_and(|c| c.reason.as_deref() == Some("Unschedulable")),

@@ -1,6 +1,8 @@
 //! What the replicas of a model say together: cleaned, and extended to those that were not asked.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
 
 use super::{Freshness, Situation};
 use crate::observed::{QUEUE_DELAY_BOUNDS_MS, ReplicaLoad};
@@ -17,9 +19,15 @@ pub struct Total {
     pub high: f64,
 }
 
+/// Windows of the rates that replicas tell, in seconds.
+const WINDOWS: [f64; 2] = [6.0, 60.0];
+
 #[derive(Debug)]
 pub struct Load<'a> {
-    answers: Vec<&'a ReplicaLoad>,
+    /// What a replica says, and how many seconds it has been serving.
+    answers: Vec<(&'a ReplicaLoad, f64)>,
+    /// Serving replicas that the answers stand for.
+    population: u32,
     /// Serving replicas that were asked.
     asked: usize,
     /// Serving replicas.
@@ -32,18 +40,23 @@ impl<'a> Load<'a> {
     /// Keeps the answers of pods that serve, that are young and that can be true.
     #[must_use]
     pub fn of(situation: &Situation<'a>) -> Self {
-        let ready: BTreeSet<&str> = situation.ready.iter().copied().collect();
+        let ready: BTreeMap<&str, Timestamp> = situation.ready.iter().copied().collect();
         let samples = situation.load.iter().flat_map(|load| &load.samples);
-        let asked: Vec<_> = samples.filter(|s| ready.contains(s.pod.as_str())).collect();
+        let asked: Vec<_> = samples
+            .filter_map(|s| Some((s, *ready.get(s.pod.as_str())?)))
+            .collect();
         let oldest = situation.now - situation.max_age;
-        let answers = asked.iter().filter(|s| s.read_at >= oldest);
-        let answers = answers
-            .filter_map(|s| s.load.as_ref())
-            .filter(|load| is_possible(load));
+        let young = asked.iter().filter(|(s, _)| s.read_at >= oldest);
+        let answers = young.filter_map(|(s, since)| {
+            let load = s.load.as_ref().filter(|load| is_possible(load))?;
+            Some((load, s.read_at.duration_since(*since).as_secs_f64().max(0.0)))
+        });
+        let serving = u32::try_from(situation.ready.len()).unwrap_or(u32::MAX);
         Self {
             answers: answers.collect(),
+            population: situation.load.map_or(0, |load| load.population.min(serving)),
             asked: asked.len(),
-            ready: u32::try_from(situation.ready.len()).unwrap_or(u32::MAX),
+            ready: serving,
             current: situation.current,
         }
     }
@@ -65,37 +78,49 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Sum of a value over all serving replicas. Who was not asked is like the mean of those who answered; who did not
-    /// answer is idle in `low`, and has `busy` in `high`. `None` when no answer has the value, or too few have.
+    /// Sum of a value over all serving replicas. Who was not asked though it served is like the mean of those who answered;
+    /// who did not answer, or began to serve since, is idle in `low`, and has `busy` in `high`. `None` when no answer has
+    /// the value, or too few have.
     #[must_use]
     pub fn total(&self, value: impl Fn(&ReplicaLoad) -> Option<f64>, busy: f64) -> Option<Total> {
-        let values: Vec<f64> = self.answers.iter().filter_map(|load| value(load)).collect();
+        self.sum(|(load, _)| value(load), busy)
+    }
+
+    fn sum(&self, value: impl Fn((&ReplicaLoad, f64)) -> Option<f64>, busy: f64) -> Option<Total> {
+        let values: Vec<f64> = self.answers.iter().filter_map(|answer| value(*answer)).collect();
         if values.is_empty() || values.len() * 100 < self.answers.len() * FRESH_PERCENT {
             return None;
         }
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         let missing = self.asked.saturating_sub(values.len()) as f64;
-        let low = mean * (f64::from(self.ready) - missing).max(0.0);
+        let low = mean * (f64::from(self.population) - missing).max(0.0);
+        let newcomers = f64::from(self.ready.saturating_sub(self.population));
         Some(Total {
             low,
-            high: low + missing * busy,
+            high: low + (missing + newcomers) * busy,
         })
     }
 
     /// Requests a second over 6 s, and over the longer of 6 s and 60 s: a rise is seen at once, a fall when it lasts.
+    ///
+    /// A replica tells its rate since it serves; of a window that began before that it had only its part. Otherwise what
+    /// the old ones got before the new ones came would count twice.
     #[must_use]
     pub fn offered(&self, busy: f64) -> Option<Total> {
-        let rising = self.total(|load| Some(load.offered[0]), busy)?;
-        let falling = self.total(|load| Some(load.offered[0].max(load.offered[1])), busy)?;
+        let part = |(load, serving): (&ReplicaLoad, f64), i: usize| {
+            load.offered[i] * (serving / WINDOWS[i]).min(1.0)
+        };
+        let rising = self.sum(|answer| Some(part(answer, 0)), busy)?;
+        let long = self.sum(|answer| Some(part(answer, 1)), busy)?;
         Some(Total {
             low: rising.low,
-            high: falling.high,
+            high: rising.high.max(long.high),
         })
     }
 
     #[must_use]
     pub fn refuses(&self) -> bool {
-        self.answers.iter().any(|load| load.refused[0] > 0.0)
+        self.answers.iter().any(|(load, _)| load.refused[0] > 0.0)
     }
 
     /// Requests that the delays are from.
@@ -127,7 +152,7 @@ impl<'a> Load<'a> {
 
     fn merged(&self) -> [u64; 13] {
         let mut counts = [0u64; 13];
-        for load in &self.answers {
+        for (load, _) in &self.answers {
             for (sum, count) in counts.iter_mut().zip(load.queue_delay_counts) {
                 *sum = sum.saturating_add(count);
             }

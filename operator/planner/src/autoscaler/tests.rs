@@ -54,6 +54,8 @@ struct Case {
     spec: Autoscaling,
     load: ModelLoad,
     ready: usize,
+    /// The last of them, which have served for a second.
+    young: usize,
     current: u32,
 }
 
@@ -64,21 +66,35 @@ impl Case {
             read_at: T0,
             load,
         });
+        let samples: Vec<_> = samples.collect();
+        let ready = samples.len();
         let load = ModelLoad {
-            samples: samples.collect(),
+            population: u32::try_from(ready).unwrap(),
+            samples,
         };
-        let ready = load.samples.len();
         Self {
             spec: spec(metrics),
             load,
             ready,
+            young: 0,
             current: u32::try_from(ready).unwrap(),
         }
     }
 
     fn decide(&self, now: Timestamp, memory: Option<&Memory>) -> Decision {
         let names: Vec<String> = (0..self.ready).map(|index| format!("pod-{index}")).collect();
-        let ready: Vec<&str> = names.iter().map(String::as_str).collect();
+        let since = |index: usize| {
+            at(if index + self.young >= self.ready {
+                -1
+            } else {
+                -3600
+            })
+        };
+        let ready: Vec<_> = names
+            .iter()
+            .enumerate()
+            .map(|(i, name)| (name.as_str(), since(i)))
+            .collect();
         let situation = Situation {
             spec: &self.spec,
             load: Some(&self.load),
@@ -152,8 +168,23 @@ fn who_does_not_answer_is_idle_when_growing_and_busy_when_shrinking() {
 #[test]
 fn who_was_not_asked_is_like_the_others() {
     let mut case = Case::new(json!([rate()]), all(50, &replica(200.0)));
-    (case.ready, case.current) = (100, 100);
+    (case.ready, case.current, case.load.population) = (100, 100, 100);
     assert_eq!(case.asked(), Some(200));
+}
+
+#[test]
+fn who_has_just_come_brings_no_load_along() {
+    // 2 replicas had 400 each; 6 more serve since, and were not asked yet.
+    let mut case = Case::new(json!([rate()]), all(2, &replica(400.0)));
+    (case.ready, case.current) = (8, 8);
+    assert_eq!(case.asked(), Some(8));
+    // They were asked after 1 s: of the window of 6 s they had a sixth.
+    let mut case = Case::new(
+        json!([rate()]),
+        all(2, &replica(350.0)).into_iter().chain(all(6, &replica(100.0))),
+    );
+    case.young = 6;
+    assert_eq!(case.asked(), Some(8));
 }
 
 #[test]

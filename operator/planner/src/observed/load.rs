@@ -11,6 +11,8 @@ pub const QUEUE_DELAY_BOUNDS_MS: [f64; 12] = [
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelLoad {
     pub samples: Vec<Sample>,
+    /// Replicas that the samples stand for: those that served when the round began. Who came later is not one of them.
+    pub population: u32,
 }
 
 /// The last that is known of one replica.

@@ -308,6 +308,7 @@ impl Fixture {
             requests: planner::view::request_of(spec),
             created: start(),
             ready: node.is_some(),
+            ready_since: node.map(|_| start().saturating_sub(secs(3600)).unwrap()),
             terminating: false,
             finished: false,
             unschedulable: node.is_none(),

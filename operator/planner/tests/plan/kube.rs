@@ -286,6 +286,7 @@ fn new_pod(
         requests,
         created: now,
         ready: false,
+        ready_since: None,
         terminating: false,
         finished: false,
         unschedulable: true,

@@ -38,8 +38,10 @@ fn answer(fixture: &mut Fixture, rate: f64) {
         read_at: fixture.now,
         load: Some(load.clone()),
     });
-    let samples = samples.collect();
-    fixture.observed.load.insert(key("ranker"), ModelLoad { samples });
+    let samples: Vec<_> = samples.collect();
+    let population = u32::try_from(samples.len()).unwrap();
+    let load = ModelLoad { samples, population };
+    fixture.observed.load.insert(key("ranker"), load);
 }
 
 /// Some seconds later: AWS was read again, and what the plan remembers comes back to it.
