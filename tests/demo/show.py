@@ -31,11 +31,6 @@ class Show:
             with self.above_foot():
                 self.foot = [line[: shutil.get_terminal_size().columns - 1] for line in lines]
 
-    def leave(self):
-        """What stands at the foot stays where it is."""
-        with self.lock:
-            self.foot = []
-
     @contextlib.contextmanager
     def above_foot(self):
         if self.foot:

@@ -44,9 +44,10 @@ class Table:
             self.show.line(f"{row(sample, self.model)}  {reason(sample, self.model)}".rstrip())
 
     def close(self):
+        """What moved is not left standing: its last row would be older than the lines around it."""
         with self.show.lock:
             self.closed = True
-            self.show.leave()
+            self.show.refresh([])
 
 
 def head() -> str:

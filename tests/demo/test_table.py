@@ -47,20 +47,27 @@ def test_in_place_on_a_terminal(show, capsys):
     table(sample())
     table(sample(replicas={"m": (2, 3)}))
     show.line("a line")
+    table(sample(replicas={"m": (3, 3)}))
+    during = standing(capsys.readouterr().out)
+    # What moved stands once, below the line that was printed meanwhile.
+    assert during[0][2:] == ["a", "line"] and during[1][0] == "load/s" and during[2][2:5] == ["14", "3/3", "1/3"]
+    assert len(during) == 3
     table.close()
     table(sample())
     show.line("the next step")
-    printed = []
-    for text in capsys.readouterr().out.split("\n"):
+    assert standing(capsys.readouterr().out)[-1][2:] == ["the", "next", "step"]
+
+
+def standing(output: str) -> list[list[str]]:
+    """Words of the lines that a terminal shows in the end."""
+    lines = []
+    for text in output.split("\n"):
         while text.startswith(UP):
             text = text.removeprefix(UP)
-            del printed[-3:]
-        printed.append(text)
-    # What moved stands once, below the line that was printed meanwhile, and stays when it ends.
-    words = [text.split() for text in printed if text.strip()]
-    assert words[0][2:] == ["a", "line"] and words[1][0] == "load/s"
-    assert words[2][2:5] == ["14", "2/3", "1/3"] and words[3][2:] == ["the", "next", "step"] and len(words) == 4
-    assert max(len(text) for text in printed) < 80
+            del lines[-3:]
+        assert len(text) < 80
+        lines.append(text)
+    return [text.split() for text in lines if text.strip()]
 
 
 def test_what_nobody_says_is_a_dash():
