@@ -31,6 +31,29 @@ fn every_effect(scenario: &Scenario) {
     }
 }
 
+/// R2: what AWS tells is older than it says. The end is the same, and nothing healthy is lost on the way.
+#[test]
+fn old_news() {
+    for scenario in [CREATE, GROW, SHRINK, ROLL, RETRACT, DELETE] {
+        let before = scenario.prepared();
+        let mut undisturbed = before.clone();
+        scenario.run(&mut undisturbed);
+        let (expected, _) = summary::of(&undisturbed);
+        for lag in [1, 15, 60, 120] {
+            let mut world = before.clone();
+            world.lag = lag;
+            world.nodes_ceiling = u32::MAX;
+            scenario.run(&mut world);
+            world.lag = 0;
+            world.rest();
+            let (end, _) = summary::of(&world);
+            let what = format!("{}, {lag} s", scenario.name);
+            let words = world.last_words();
+            assert!(expected == end, "{what}\n{expected}---\n{end}---\n{words}");
+        }
+    }
+}
+
 #[test]
 fn create() {
     every_effect(&CREATE);
