@@ -71,7 +71,7 @@ fn many_seeds() {
 #[ignore = "replays one seed"]
 #[allow(clippy::disallowed_methods, reason = "the seed is given from outside")]
 fn one_seed() {
-    if let Ok(seed) = std::env::var("PINNACE_SEED") {
-        life(seed.parse().unwrap(), true);
+    if let Some(seed) = std::env::var_os("PINNACE_SEED") {
+        life(seed.to_str().unwrap().parse().unwrap(), true);
     }
 }
