@@ -189,6 +189,9 @@ def end(demo: Demo, failed: bool):
     """Removes everything; of a demo that failed, the logs stay."""
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.SIG_IGN)
+    if not demo.sandbox.lock:
+        # It ended while it waited for the cluster of somebody else.
+        return
     if demo.recorder:
         demo.recorder.stop()
     if failed and demo.sandbox.logs.exists():

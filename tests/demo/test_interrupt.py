@@ -1,5 +1,6 @@
 """Whatever ends the demo, and whenever: afterwards, or after `make sandbox-down`, nothing of it is left."""
 
+import fcntl
 import os
 import pathlib
 import signal
@@ -82,3 +83,27 @@ def test_sandbox_down_removes_what_sigkill_left(clean, until):
     demo.kill()
     demo.communicate(timeout=60)
     run(clean.binary, "down")
+
+
+def test_who_waits_for_the_cluster_of_others_does_not_take_it_down(tmp_path, monkeypatch):
+    monkeypatch.setenv("PINNACE_SANDBOX", str(tmp_path / "sandbox"))
+    sandbox = Sandbox()
+    # Never the real one: it removes the link that all sandboxes of this machine share.
+    sandbox.binary = "false"
+    really = fcntl.flock
+
+    def interrupted(file, operation):
+        if not operation & fcntl.LOCK_NB:
+            raise KeyboardInterrupt
+        really(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", interrupted)
+    with open(f"{sandbox.data}.lock", "w") as theirs:
+        really(theirs, fcntl.LOCK_EX)
+        with pytest.raises(KeyboardInterrupt):
+            sandbox.own()
+        sandbox.down()
+    sandbox.own()
+    with pytest.raises(RuntimeError, match="false"):
+        sandbox.down()
+    sandbox.disown()

@@ -29,17 +29,23 @@ class Sandbox:
 
     def own(self):
         """Waits while another process of the harness has the sandbox of this machine."""
-        self.lock = open(f"{self.data}.lock", "w")
+        lock = open(f"{self.data}.lock", "w")
         try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print("a demo or a test run has the sandbox of this machine: waiting until it ends", file=sys.stderr)
-            fcntl.flock(self.lock, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        # Not before: who ends while it waits must not take the other's cluster down.
+        self.lock = lock
 
     def disown(self):
         self.lock.close()
+        self.lock = None
 
     def down(self):
+        """Ends it and removes what is left, if it is this process's."""
+        if not self.lock:
+            return
         run(self.binary, "down")
 
     def command(self, *words) -> list[str]:
