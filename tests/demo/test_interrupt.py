@@ -40,7 +40,11 @@ def processes(sandbox: Sandbox):
 
 def started(until: str) -> subprocess.Popen:
     """The demo, run until its output has this word."""
-    demo = subprocess.Popen([ROOT / "tests/demo/run"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    demo = subprocess.Popen(
+        [ROOT / "tests/demo/run"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        # A shell that runs the tests in the background has Ctrl-C ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     seen = []
     for line in demo.stdout:
         seen.append(line)
