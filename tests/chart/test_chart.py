@@ -128,7 +128,7 @@ def test_no_wildcards_and_no_secrets(values):
                 assert not any("*" in item for item in rule[field]), role["metadata"]["name"]
             assert not any(item.split("/")[0] == "secrets" for item in rule["resources"])
             assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
-            assert not {"pods/exec", "pods/eviction", "serviceaccounts/token"} & set(rule["resources"])
+            assert not {"pods/exec", "serviceaccounts/token"} & set(rule["resources"])
 
 
 def test_the_operator_may_not_write_specs_of_nodes_or_leases_elsewhere():
@@ -140,6 +140,8 @@ def test_the_operator_may_not_write_specs_of_nodes_or_leases_elsewhere():
             verbs.setdefault(resource, set()).update(rule["verbs"])
     assert "leases" not in verbs
     assert verbs["nodes"] == {"get", "list", "watch", "patch"}
+    # Evictions, which heed disruption budgets; no deletion of pods.
+    assert verbs["pods/eviction"] == {"create"} and "delete" not in verbs["pods"]
     assert not {"create", "update", "delete"} & verbs["modeldeployments"]
     assert not {"create", "update", "delete"} & verbs["gpupools"]
     [leader] = of_kind(documents, "Role")
@@ -180,7 +182,7 @@ def test_every_flag_has_an_argument():
         for name in (
             "cluster-name region aws-endpoint-url namespace runtime-image allowed-runtime-images runtime-env"
             " leader-elect lease-name dry-run cloud-mutations log-format listen cloud-poll node-idle sweep-after"
-            " absent-twice inventory-max-age group-slots group-max-nodes max-nodes launch-burst launch-per-second"
+            " absent-twice load-period inventory-max-age group-slots group-max-nodes max-nodes launch-burst launch-per-second"
         ).split()
     }
 
