@@ -141,6 +141,7 @@ fn unavailable(recommendations: &[(String, Option<u32>)], load: &Load) -> Option
         .map(|(name, _)| name.clone())
 }
 
-fn count(replicas: i32) -> u32 {
+/// A number of replicas of the API, which admission keeps at 0 or above.
+pub(crate) fn count(replicas: i32) -> u32 {
     u32::try_from(replicas).unwrap_or(0)
 }

@@ -74,7 +74,8 @@ pub fn plan(view: &View, task: &Task, budget: &mut Budget) -> (PoolPlan, Option<
             Some((Reason::NodesLaunching, "The pool is being taken over".to_owned())),
         );
     }
-    let nodes = NodePlan::of(view, task, &Roll::of(view, task));
+    let roll = Roll::of(view, task);
+    let nodes = NodePlan::of(view, task, &roll);
     plan.nodes_wanted = nodes.needed;
     plan.node_marks.clone_from(&nodes.marks);
     plan.evict.clone_from(&nodes.moves.evict);
@@ -95,7 +96,7 @@ pub fn plan(view: &View, task: &Task, budget: &mut Budget) -> (PoolPlan, Option<
                 plan.cloud.extend(growth.actions);
                 shortage = growth.shortage;
                 roll_blocked = growth.surge_blocked;
-                let removals = remove::plan(view, task, &nodes, &plan.cloud);
+                let removals = remove::plan(view, task, &nodes, &roll, &plan.cloud);
                 plan.cloud.extend(removals);
             }
         }
@@ -103,7 +104,8 @@ pub fn plan(view: &View, task: &Task, budget: &mut Budget) -> (PoolPlan, Option<
     }
     let missing = shortage.is_some() || !nodes.unplaced.is_empty();
     shortage = cloud_shortage(view, task, missing).or(shortage);
-    plan.conditions.extend(roll::condition(view, task, roll_blocked));
+    plan.conditions
+        .extend(roll::condition(view, task, &roll, roll_blocked));
     plan.next_check = nodes.next_check;
     let withheld = withhold(view, &mut plan);
     (plan, withheld.or(shortage))

@@ -1,6 +1,6 @@
 //! How many replicas each model wants: what its spec says, or what its autoscaling decides.
 
-use crate::autoscaler::{self, Decision, Situation};
+use crate::autoscaler::{self, Decision, Situation, count};
 use crate::observed::{ModelKey, ModelObserved};
 use crate::status::model::percent_or_count;
 use crate::view::{self, View};
@@ -58,8 +58,4 @@ fn current(model: &ModelObserved) -> Option<u32> {
     let deployments = model.deployments.iter().filter_map(view::deployment_replicas);
     let asked: u32 = deployments.map(|(_, replicas)| replicas).sum();
     decided.filter(|n| *n > 0).or(Some(asked)).filter(|n| *n > 0)
-}
-
-fn count(replicas: i32) -> u32 {
-    u32::try_from(replicas).unwrap_or(0)
 }

@@ -118,6 +118,12 @@ impl<'a> Load<'a> {
         })
     }
 
+    /// Anybody has said anything that counts.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
     #[must_use]
     pub fn refuses(&self) -> bool {
         self.answers.iter().any(|(load, _)| load.refused[0] > 0.0)

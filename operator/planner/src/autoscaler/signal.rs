@@ -73,8 +73,9 @@ fn replicas(wanted: f64) -> u32 {
 fn by_delay(target_ms: f64, load: &Load) -> Option<u32> {
     let current = load.current;
     let step = replicas(f64::from(current) * STEP).max(1);
-    // Whether anything is known at all.
-    load.offered(0.0)?;
+    if !load.is_known() {
+        return None;
+    }
     let delay = load.queue_delay_p95_ms().unwrap_or(0.0);
     let seen = load.delays();
     if seen >= ENOUGH_DELAYS && delay > target_ms {

@@ -1,25 +1,31 @@
 //! Nodes that are cordoned, empty and idle leave; groups and templates that nobody needs are deleted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use super::Task;
 use super::nodes::NodePlan;
-use super::{Task, roll};
-use crate::observed::{GroupObserved, GroupState, Lifecycle};
+use super::roll::Roll;
+use crate::observed::{GroupObserved, GroupState, Lifecycle, ScalingObserved};
 use crate::plan::{CloudAction, GroupName};
 use crate::view::{self, View};
 
 /// Removals of a pool that stays. One mutation per group at a time: groups in `planned` are left alone.
 #[must_use]
-pub fn plan(view: &View, task: &Task, nodes: &NodePlan, planned: &[CloudAction]) -> Vec<CloudAction> {
+pub fn plan(
+    view: &View,
+    task: &Task,
+    nodes: &NodePlan,
+    roll: &Roll,
+    planned: &[CloudAction],
+) -> Vec<CloudAction> {
     if !view.inventory_is_fresh() {
         return vec![];
     }
     let busy: BTreeSet<&GroupName> = planned.iter().filter_map(CloudAction::group).collect();
     let leaving: BTreeSet<&str> = nodes.removable.iter().map(|id| id.instance_id()).collect();
-    let current = roll::current_hashes(view, task);
     let mut actions = vec![];
     for group in view.groups(task.uid).filter(|g| !busy.contains(&g.name)) {
-        let outdated = !current.contains(group.owner.spec_hash.as_str());
+        let outdated = !roll.current.contains(group.owner.spec_hash.as_str());
         let failed = matches!(group.state, GroupState::CreateFailed | GroupState::DeleteFailed);
         if (outdated || failed) && is_empty(group) {
             actions.push(delete(group, task.uid));
@@ -27,24 +33,13 @@ pub fn plan(view: &View, task: &Task, nodes: &NodePlan, planned: &[CloudAction])
         }
         actions.extend(shrink(group, task.uid, &leaving));
     }
-    actions.extend(delete_templates(view, task, &current));
+    actions.extend(delete_templates(view, task, &roll.current));
     actions
 }
 
 /// Ends exactly the instances that left, where nothing is ordered beside.
 pub(super) fn shrink(group: &GroupObserved, uid: &str, leaving: &BTreeSet<&str>) -> Option<CloudAction> {
-    if !matches!(group.state, GroupState::Active | GroupState::Degraded) {
-        return None;
-    }
-    let scaling = group.scaling.as_ref()?;
-    // A pending instance cannot be protected, so a lower size could end it or another one: wait for it.
-    if scaling
-        .instances
-        .iter()
-        .any(|i| i.lifecycle == Lifecycle::Pending)
-    {
-        return None;
-    }
+    let scaling = lowerable(group)?;
     if scaling.desired > view::live(group) {
         return None;
     }
@@ -63,6 +58,17 @@ pub(super) fn shrink(group: &GroupObserved, uid: &str, leaving: &BTreeSet<&str>)
         instances: victims,
         desired,
     })
+}
+
+/// The size of a group that may be lowered now.
+pub(super) fn lowerable(group: &GroupObserved) -> Option<&ScalingObserved> {
+    if !matches!(group.state, GroupState::Active | GroupState::Degraded) {
+        return None;
+    }
+    let scaling = group.scaling.as_ref()?;
+    // A pending instance cannot be protected, so a lower size could end it, or another when one more arrives: wait for it.
+    let mut instances = scaling.instances.iter();
+    (!instances.any(|i| i.lifecycle == Lifecycle::Pending)).then_some(scaling)
 }
 
 /// Holds nothing and is ordered nothing.
@@ -85,9 +91,9 @@ pub fn delete(group: &GroupObserved, uid: &str) -> CloudAction {
 
 /// Templates of hashes that no group has and none will have.
 fn delete_templates(view: &View, task: &Task, current: &BTreeSet<String>) -> Vec<CloudAction> {
-    let in_use: BTreeMap<&str, ()> = view
+    let in_use: BTreeSet<&str> = view
         .groups(task.uid)
-        .map(|g| (g.owner.spec_hash.as_str(), ()))
+        .map(|g| g.owner.spec_hash.as_str())
         .collect();
     let Some(cloud) = view.cloud() else { return vec![] };
     let old = cloud.templates.values().filter(|t| {
@@ -95,7 +101,7 @@ fn delete_templates(view: &View, task: &Task, current: &BTreeSet<String>) -> Vec
         t.pool_uid == task.uid
             && age >= view.observed.settings.sweep_after
             && !current.contains(&t.spec_hash)
-            && !in_use.contains_key(t.spec_hash.as_str())
+            && !in_use.contains(t.spec_hash.as_str())
     });
     old.map(|t| CloudAction::DeleteTemplate {
         name: t.name.clone(),

@@ -9,7 +9,8 @@ use jiff::SignedDuration;
 
 use super::Task;
 use super::nodes::NodePlan;
-use crate::observed::{CloudObserved, GroupObserved, GroupState, Lifecycle, ScalingObserved, Unfilled};
+use super::remove::lowerable;
+use crate::observed::{CloudObserved, GroupObserved, ScalingObserved, Unfilled};
 use crate::plan::{CloudAction, GroupName};
 use crate::view::{self, View};
 
@@ -70,15 +71,7 @@ pub fn plan(view: &View, task: &Task, nodes: &NodePlan, given_up: &BTreeSet<&Gro
 /// Takes back what is ordered beyond what lives and `keep`.
 #[must_use]
 pub fn order(group: &GroupObserved, uid: &str, keep: u32) -> Option<CloudAction> {
-    if !matches!(group.state, GroupState::Active | GroupState::Degraded) {
-        return None;
-    }
-    let scaling = group.scaling.as_ref()?;
-    // A pending instance cannot be protected, so a lower size could end it when another arrives: wait for it.
-    let pending = |i: &crate::observed::InstanceObserved| i.lifecycle == Lifecycle::Pending;
-    if scaling.instances.iter().any(pending) {
-        return None;
-    }
+    let scaling = lowerable(group)?;
     let desired = view::live(group).saturating_add(keep);
     (desired < scaling.desired).then(|| CloudAction::Retract {
         group: group.name.clone(),

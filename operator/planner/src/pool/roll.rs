@@ -32,6 +32,8 @@ const WAVE_PERCENT: u32 = 3;
 /// What of the pool is of an earlier spec.
 #[derive(Debug, Default)]
 pub struct Roll<'a> {
+    /// Hashes of the groups that the spec asks for.
+    pub current: BTreeSet<String>,
     groups: BTreeSet<&'a GroupName>,
     instances: BTreeSet<&'a str>,
     /// Nodes may be replaced now: AWS was read lately, and nothing forbids it.
@@ -41,13 +43,17 @@ pub struct Roll<'a> {
 impl<'a> Roll<'a> {
     #[must_use]
     pub fn of(view: &View<'a>, task: &Task<'a>) -> Self {
-        let mut roll = Self::default();
+        let mut roll = Self {
+            current: current_hashes(view, task),
+            ..Self::default()
+        };
         if view.observed.settings.mutations != CloudMutations::All {
             return roll;
         }
-        let current = current_hashes(view, task);
-        let groups = view.groups(task.uid);
-        for group in groups.filter(|g| !current.contains(&g.owner.spec_hash)) {
+        for group in view.groups(task.uid) {
+            if roll.current.contains(&group.owner.spec_hash) {
+                continue;
+            }
             roll.groups.insert(&group.name);
             let instances = group.scaling.iter().flat_map(|s| &s.instances);
             roll.instances.extend(instances.map(|i| i.id.as_str()));
@@ -67,9 +73,7 @@ impl<'a> Roll<'a> {
     }
 }
 
-/// Hashes of the groups that the spec asks for.
-#[must_use]
-pub fn current_hashes(view: &View, task: &Task) -> BTreeSet<String> {
+fn current_hashes(view: &View, task: &Task) -> BTreeSet<String> {
     let spec = &task.pool.spec;
     let pairs = spec
         .instance_types
@@ -185,15 +189,19 @@ pub fn surge(view: &View, task: &Task, nodes: &NodePlan, room: &Allocatable) -> 
 
 /// `ImageUpToDate`. `blocked`: why the next nodes of the roll cannot be bought.
 #[must_use]
-pub fn condition(view: &View, task: &Task, blocked: Option<Shortage>) -> Option<WantedCondition> {
+pub fn condition(
+    view: &View,
+    task: &Task,
+    roll: &Roll,
+    blocked: Option<Shortage>,
+) -> Option<WantedCondition> {
     let type_ = ConditionType::ImageUpToDate;
     if view.cloud().is_none() {
         return stands(task, type_);
     }
-    let current = current_hashes(view, task);
     let outdated = view
         .groups(task.uid)
-        .filter(|g| !current.contains(&g.owner.spec_hash));
+        .filter(|g| !roll.current.contains(&g.owner.spec_hash));
     let nodes: u32 = outdated.map(view::requested).sum();
     if nodes == 0 {
         let message = "Every node is of the pool's spec";
