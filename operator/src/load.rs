@@ -85,12 +85,18 @@ pub fn targets(observed: &Observed) -> Targets {
 #[derive(Default)]
 struct State {
     targets: Targets,
-    /// Of those asked in the last round, by pod.
-    samples: BTreeMap<ModelKey, BTreeMap<String, Sample>>,
-    /// How many served when it began.
-    populations: BTreeMap<ModelKey, u32>,
+    /// Replicas asked in the last round.
+    asked: BTreeMap<ModelKey, ModelAsked>,
     /// Pods that did not answer when they were asked last.
     failing: BTreeSet<String>,
+}
+
+#[derive(Default)]
+struct ModelAsked {
+    /// By pod.
+    samples: BTreeMap<String, Sample>,
+    /// How many served when the round began.
+    population: u32,
 }
 
 pub struct Loads<L> {
@@ -118,10 +124,12 @@ impl<L: GpuLoad> Loads<L> {
     #[must_use]
     pub fn snapshot(&self) -> BTreeMap<ModelKey, ModelLoad> {
         let state = self.lock();
-        let known = state.samples.iter().map(|(model, samples)| {
-            let population = state.populations.get(model).copied().unwrap_or(0);
-            let samples = samples.values().cloned().collect();
-            (model.clone(), ModelLoad { samples, population })
+        let known = state.asked.iter().map(|(model, asked)| {
+            let load = ModelLoad {
+                samples: asked.samples.values().cloned().collect(),
+                population: asked.population,
+            };
+            (model.clone(), load)
         });
         known.collect()
     }
@@ -168,30 +176,30 @@ impl<L: GpuLoad> Loads<L> {
         let now = Timestamp::now();
         let state = &mut *self.lock();
         let mut chosen = vec![];
-        let mut samples = BTreeMap::new();
+        let mut asked = BTreeMap::new();
         for (model, targets) in &state.targets {
-            let mut known = state.samples.remove(model).unwrap_or_default();
-            let entry: &mut BTreeMap<_, _> = samples.entry(model.clone()).or_default();
-            for target in choose(targets) {
+            let mut known = state.asked.remove(model).unwrap_or_default().samples;
+            let now_asked = choose(targets);
+            let samples = now_asked.iter().map(|target| {
                 let new = || Sample {
                     pod: target.pod.clone(),
                     read_at: now,
                     load: None,
                 };
-                let sample = known.remove(&target.pod).unwrap_or_else(new);
-                entry.insert(target.pod.clone(), sample);
-                chosen.push((model.clone(), target.clone()));
-            }
+                (target.pod.clone(), known.remove(&target.pod).unwrap_or_else(new))
+            });
+            let samples = samples.collect();
+            let population = u32::try_from(targets.len()).unwrap_or(u32::MAX);
+            asked.insert(model.clone(), ModelAsked { samples, population });
+            chosen.extend(
+                now_asked
+                    .into_iter()
+                    .map(|target| (model.clone(), target.clone())),
+            );
         }
-        state.samples = samples;
-        let count = |targets: &Vec<Target>| u32::try_from(targets.len()).unwrap_or(u32::MAX);
-        state.populations = state
-            .targets
-            .iter()
-            .map(|(model, t)| (model.clone(), count(t)))
-            .collect();
-        let asked: BTreeSet<&String> = chosen.iter().map(|(_, target)| &target.pod).collect();
-        state.failing.retain(|pod| asked.contains(pod));
+        state.asked = asked;
+        let pods: BTreeSet<&String> = chosen.iter().map(|(_, target)| &target.pod).collect();
+        state.failing.retain(|pod| pods.contains(pod));
         let fails = |(_, target): &(ModelKey, Target)| !state.failing.contains(&target.pod);
         chosen.into_iter().partition(fails)
     }
@@ -214,9 +222,9 @@ impl<L: GpuLoad> Loads<L> {
         match answer {
             Ok(load) => {
                 state.failing.remove(&target.pod);
-                let samples = state.samples.get_mut(model);
+                let asked = state.asked.get_mut(model);
                 // One that is no longer known of left while it was answering.
-                if let Some(sample) = samples.and_then(|samples| samples.get_mut(&target.pod)) {
+                if let Some(sample) = asked.and_then(|asked| asked.samples.get_mut(&target.pod)) {
                     (sample.read_at, sample.load) = (Timestamp::now(), Some(load));
                 }
             }
