@@ -14,6 +14,8 @@ import sys
 import threading
 import time
 
+import numpy as np
+import onnxruntime
 import pytest
 import requests
 
@@ -123,6 +125,20 @@ def start(tmp_path):
 @pytest.fixture(scope="session")
 def ranker(tmp_path_factory) -> pathlib.Path:
     return make_model(tmp_path_factory.mktemp("model") / "ranker")
+
+
+@pytest.fixture(scope="session")
+def session(ranker):
+    """ONNX Runtime in Python, on the same model."""
+    return onnxruntime.InferenceSession(str(ranker / "model.onnx"), providers=["CPUExecutionProvider"])
+
+
+def lists(count: int):
+    """Requests of 1 to 64 pairs, the same ones each time."""
+    import make_small_ranker
+
+    rng = np.random.default_rng(3)
+    return [make_small_ranker.pairs(rng, int(rng.integers(1, 65))) for _ in range(count)]
 
 
 def make_model(folder: pathlib.Path, *flags: str) -> pathlib.Path:

@@ -5,20 +5,9 @@ import time
 
 import make_small_ranker as small
 import numpy as np
-import onnxruntime
 import pytest
 import requests
-from conftest import NAME
-
-
-@pytest.fixture(scope="module")
-def session(ranker):
-    return onnxruntime.InferenceSession(str(ranker / "model.onnx"), providers=["CPUExecutionProvider"])
-
-
-def lists(count: int):
-    rng = np.random.default_rng(3)
-    return [small.pairs(rng, int(rng.integers(1, 65))) for _ in range(count)]
+from conftest import NAME, lists
 
 
 def binary_request(dense: np.ndarray, sparse: np.ndarray) -> tuple[bytes, int]:

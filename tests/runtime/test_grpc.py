@@ -8,23 +8,12 @@ import struct
 import grpc
 import make_small_ranker as small
 import numpy as np
-import onnxruntime
 import pytest
 import requests
 import tritonclient.grpc as triton
-from conftest import NAME, wait_until
+from conftest import NAME, lists, wait_until
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
-
-
-@pytest.fixture(scope="module")
-def session(ranker):
-    return onnxruntime.InferenceSession(str(ranker / "model.onnx"), providers=["CPUExecutionProvider"])
-
-
-def lists(count: int):
-    rng = np.random.default_rng(3)
-    return [small.pairs(rng, int(rng.integers(1, 65))) for _ in range(count)]
 
 
 def tensors(dense: np.ndarray, sparse: np.ndarray) -> list:

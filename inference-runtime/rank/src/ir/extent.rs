@@ -121,6 +121,19 @@ pub fn display(shape: &[Extent]) -> String {
     format!("[{}]", parts.join(", "))
 }
 
+/// Sizes as tests write them: -k stands for k * N.
+#[cfg(test)]
+pub fn extents(sizes: &[i64]) -> Vec<Extent> {
+    let extent = |size: &i64| match *size {
+        size if size < 0 => Extent {
+            rows: -size,
+            fixed: 0,
+        },
+        size => Extent::fixed(size),
+    };
+    sizes.iter().map(extent).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

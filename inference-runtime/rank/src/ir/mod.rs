@@ -8,6 +8,8 @@ mod op;
 
 use std::sync::Arc;
 
+#[cfg(test)]
+pub use extent::extents;
 pub use extent::{Extent, display as display_shape};
 pub use op::{Binary, Op, Reduction, Unary};
 

@@ -129,7 +129,7 @@ fn reshape(from: &[Extent], to: &[Extent]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::{Binary, Reduction, ValueId};
+    use crate::ir::{Binary, Reduction, ValueId, extents as of};
     use crate::tensor::Element;
 
     /// A graph with input `x [N, 4, 6]` and what `build` makes of it.
@@ -140,22 +140,6 @@ mod tests {
         let out = build(&mut graph, x).unwrap();
         graph.outputs.push(out);
         prove(&graph)
-    }
-
-    fn of(sizes: &[i64]) -> Vec<Extent> {
-        sizes
-            .iter()
-            .map(|size| {
-                if *size < 0 {
-                    Extent {
-                        rows: -size,
-                        fixed: 0,
-                    }
-                } else {
-                    Extent::fixed(*size)
-                }
-            })
-            .collect()
     }
 
     fn listwise(rows: Rows) -> String {

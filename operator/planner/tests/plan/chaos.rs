@@ -127,24 +127,11 @@ pub fn live(world: &mut World, events: &[(Event, u32)]) {
     world.edit_pool(|spec| spec.limits.max_nodes = 12);
     world.settle();
     assert_eq!(world.serving(), wishes, "{}", world.last_words());
-    let ours = || {
-        world
-            .aws
-            .groups
-            .iter()
-            .filter(|(name, _)| !world.foreign.contains(name))
-    };
-    let nodes: u32 = ours().map(|(_, g)| g.requested()).sum();
+    let nodes: u32 = world.ours().map(|(_, g)| g.requested()).sum();
     assert_eq!(nodes as usize, wishes, "{}", world.last_words());
     let image = world.fixture.pool().spec.image.release_version.clone();
-    let groups = world
-        .aws
-        .groups
-        .iter()
-        .filter(|(name, _)| !world.foreign.contains(name));
-    let mut old = groups.filter(|(_, g)| g.spec.release_version != image);
     assert!(
-        old.next().is_none(),
+        world.ours().all(|(_, g)| g.spec.release_version == image),
         "an old group is left: {}",
         world.last_words()
     );

@@ -47,15 +47,10 @@ fn over_cap(world: &World) -> bool {
 /// I1, also after every call.
 pub fn caps(world: &World) {
     let observed = &world.fixture.observed;
-    let ours = || {
-        world
-            .aws
-            .groups
-            .iter()
-            .filter(|(name, _)| !world.foreign.contains(name))
-    };
     for pool in observed.pools.values() {
-        let of_pool = ours().filter(|(_, g)| Some(&g.owner_uid) == pool.metadata.uid.as_ref());
+        let of_pool = world
+            .ours()
+            .filter(|(_, g)| Some(&g.owner_uid) == pool.metadata.uid.as_ref());
         let requested: u32 = of_pool.map(|(_, g)| g.requested()).sum();
         let cap = pool.spec.limits.max_nodes;
         if world.misled {
@@ -67,7 +62,7 @@ pub fn caps(world: &World) {
             world.last_words()
         );
     }
-    let all: u32 = ours().map(|(_, g)| g.requested()).sum();
+    let all: u32 = world.ours().map(|(_, g)| g.requested()).sum();
     assert!(all <= observed.settings.max_nodes, "I1: {all} nodes in all");
     let ceiling = world.nodes_ceiling;
     assert!(
@@ -220,12 +215,7 @@ fn growth(world: &World, more: u32, text: &str) {
         return;
     }
     let observed = &world.fixture.observed;
-    let ours = world
-        .aws
-        .groups
-        .iter()
-        .filter(|(name, _)| !world.foreign.contains(name));
-    let requested: u32 = ours.map(|(_, g)| g.requested()).sum();
+    let requested: u32 = world.ours().map(|(_, g)| g.requested()).sum();
     let useful = observed
         .nodes
         .values()

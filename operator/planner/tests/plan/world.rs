@@ -322,6 +322,14 @@ impl World {
         *model.spec.metadata.generation.as_mut().unwrap() += 1;
     }
 
+    /// Groups that a plan may touch.
+    pub fn ours(&self) -> impl Iterator<Item = (&GroupName, &super::aws::Group)> {
+        self.aws
+            .groups
+            .iter()
+            .filter(|(name, _)| !self.foreign.contains(name))
+    }
+
     /// A group of our cluster and of a pool that was let go of, with nodes that carry the name of pool `g5`.
     pub fn add_foreign(&mut self) {
         let mut spec = self.fixture.group_spec("g5.xlarge", "subnet-0a1");

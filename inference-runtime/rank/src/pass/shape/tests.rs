@@ -1,4 +1,5 @@
 use super::*;
+use crate::ir::extents as of;
 
 fn fact(shape: &[Extent]) -> Fact {
     Fact::new(Element::F32, shape.to_vec())
@@ -6,22 +7,6 @@ fn fact(shape: &[Extent]) -> Fact {
 
 fn ids(shape: &[Extent]) -> Fact {
     Fact::new(Element::I64, shape.to_vec())
-}
-
-fn of(sizes: &[i64]) -> Vec<Extent> {
-    sizes
-        .iter()
-        .map(|size| {
-            if *size < 0 {
-                Extent {
-                    rows: -size,
-                    fixed: 0,
-                }
-            } else {
-                Extent::fixed(*size)
-            }
-        })
-        .collect()
 }
 
 /// Shape of the first output, -k standing for k * N.
