@@ -80,7 +80,11 @@ pub fn plan(view: &View, task: &Task, budget: &mut Budget) -> (PoolPlan, Option<
     plan.node_marks.clone_from(&nodes.marks);
     plan.evict.clone_from(&nodes.moves.evict);
     let (mut shortage, mut roll_blocked) = (None, None);
-    if view.cloud().is_some() {
+    if view.cloud().is_some() && accept::is_unasked(view, task.pool) {
+        // Neither buys nor gives back: what fits on a node that is on its way is not known.
+        let message = "AWS is being asked about what the pool names".to_owned();
+        shortage = (!nodes.unplaced.is_empty()).then_some((Reason::NodesLaunching, message));
+    } else if view.cloud().is_some() {
         plan.cloud.extend(adopt(view, task));
         match accept::pool(view, task.pool) {
             // What is taken over counts before anything is bought or given back.

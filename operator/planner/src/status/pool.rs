@@ -30,12 +30,15 @@ pub fn fill(
     if crate::seeded::is_planted(crate::seeded::Bug::ClockInStatus) {
         plan.absent_since = Some(view.now);
     }
+    // Not known is not none.
     if view.cloud().is_none() {
-        // Not known is not none.
         plan.status.groups = old.groups;
         plan.status.hourly_usd.clone_from(&old.hourly_usd);
-        plan.status.offerings.clone_from(&old.offerings);
         plan.status.nodes.launching = old.nodes.launching;
+    }
+    if accept::is_unasked(view, task.pool) {
+        plan.status.offerings.clone_from(&old.offerings);
+        plan.status.nodes.desired = old.nodes.desired;
     }
     if task.pool.metadata.deletion_timestamp.is_some() {
         plan.events = events(&old.conditions, &plan.conditions);

@@ -211,3 +211,42 @@ fn no_replicas_are_ready_as_asked() {
     );
     assert_eq!(fixture.plan().pools[&pool_name("g5")].nodes_wanted, 0);
 }
+
+/// An operator that has just started: AWS was read before it knew what the pools name.
+fn forget_catalog(fixture: &mut Fixture) {
+    let names = fixture.pool().spec.instance_types.clone();
+    let subnets = fixture.pool().spec.subnet_ids.clone();
+    let cloud = fixture.cloud();
+    (cloud.types, cloud.offered, cloud.subnets) = Default::default();
+    cloud.unasked = names.into_iter().chain(subnets).collect();
+}
+
+#[test]
+fn a_start_writes_nothing_that_was_said_before() {
+    let mut fixture = Fixture::running(2);
+    write(&mut fixture);
+    let known = fixture.cloud().clone();
+    fixture.observed.cloud = None;
+    assert_eq!(write(&mut fixture), (false, false), "AWS was not read yet");
+    fixture.observed.cloud = Some(known.clone());
+    forget_catalog(&mut fixture);
+    assert_eq!(
+        write(&mut fixture),
+        (false, false),
+        "the catalog was not asked for yet"
+    );
+    fixture.observed.cloud = Some(known);
+    assert_eq!(write(&mut fixture), (false, false));
+}
+
+#[test]
+fn a_start_while_nodes_are_on_their_way_takes_no_order_back() {
+    let mut fixture = Fixture::with_model(3);
+    let group = fixture.add_group("g5.xlarge", "subnet-0a1");
+    fixture.scaling(&group).desired = 3;
+    forget_catalog(&mut fixture);
+    assert_eq!(
+        super::render::actions(&fixture.observed, &fixture.pool_plan()),
+        [""; 0]
+    );
+}
