@@ -11,6 +11,7 @@ pub mod interpret;
 pub mod ir;
 pub mod onnx;
 pub mod pass;
+pub mod plan;
 pub mod tensor;
 
 use ir::Graph;
