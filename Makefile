@@ -19,7 +19,7 @@ test-long: ## Run all tests
 	@tests/tools/test --long $(PARTS)
 
 lint: ## Formatting, clippy, dependencies, generated files, charts, go vet
-	@tests/tools/setup tools python
+	@tests/tools/setup toolchains helm kubeconform packages
 	@tests/tools/lint
 
 fmt: ## Format the Rust and Go code

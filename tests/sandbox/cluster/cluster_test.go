@@ -127,6 +127,27 @@ func TestDownFindsAProcessByNumberAndStart(t *testing.T) {
 	}
 }
 
+func TestAMachineHasRoomForOneSandbox(t *testing.T) {
+	ownerFile = filepath.Join(t.TempDir(), "owner")
+	first, second := Layout{t.TempDir()}, Layout{t.TempDir()}
+	if err := claim(first); err != nil {
+		t.Fatal(err)
+	}
+	if _, taken := otherOwner(second); taken {
+		t.Fatal("the first does not run")
+	}
+	record, _ := json.Marshal(initProcess{os.Getpid(), startTime(os.Getpid())})
+	if err := os.WriteFile(first.initFile(), record, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, taken := otherOwner(first); taken {
+		t.Fatal("it is its own")
+	}
+	if other, taken := otherOwner(second); !taken || other.Root != first.Root {
+		t.Fatalf("%v %v", other, taken)
+	}
+}
+
 func TestTreesAreRemovedDepthFirst(t *testing.T) {
 	top := filepath.Join(t.TempDir(), "a")
 	if err := os.MkdirAll(filepath.Join(top, "b", "c"), 0o755); err != nil {

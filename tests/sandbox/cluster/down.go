@@ -22,6 +22,9 @@ func Down(l Layout) error {
 			return fmt.Errorf("process %d does not end", pid)
 		}
 	}
+	if _, taken := otherOwner(l); taken {
+		return l.remove()
+	}
 	// The namespace takes its end of the link along, but only a moment after its last process.
 	if linkExists() {
 		_ = exec.Command("ip", "link", "delete", HostLink).Run()
@@ -29,6 +32,7 @@ func Down(l Layout) error {
 	if err := until(30*time.Second, func() bool { return removeCgroups() == nil }); err != nil {
 		return fmt.Errorf("cgroups stay: %w", removeCgroups())
 	}
+	_ = os.Remove(ownerFile)
 	return l.remove()
 }
 

@@ -28,7 +28,13 @@ func Up(l Layout, prepare func() error) error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("the sandbox makes namespaces and containers: run it as root, or set KUBECONFIG to a cluster of yours")
 	}
+	if other, taken := otherOwner(l); taken {
+		return fmt.Errorf("a sandbox runs already, with its data in %s, and a machine has room for one: end it with --data %s down", other.Root, other.Root)
+	}
 	if err := Down(l); err != nil {
+		return err
+	}
+	if err := claim(l); err != nil {
 		return err
 	}
 	if err := l.makeDirectories(); err != nil {
