@@ -7,7 +7,8 @@
 //!              delays nobody
 //! ```
 //!
-//! A pod that fails keeps its last answer and that answer's time, which says how old it is.
+//! A pod that fails keeps its last answer and that answer's time, which says how old it is. Answers are told by whole
+//! rounds: load that moved from old replicas to new ones between two rounds would count twice in a mixture of both.
 
 mod runtime;
 #[cfg(test)]
@@ -89,6 +90,8 @@ struct State {
     asked: BTreeMap<ModelKey, ModelAsked>,
     /// Pods that did not answer when they were asked last.
     failing: BTreeSet<String>,
+    /// What was known at the end of the last round.
+    told: BTreeMap<ModelKey, ModelLoad>,
 }
 
 #[derive(Default)]
@@ -120,18 +123,10 @@ impl<L: GpuLoad> Loads<L> {
         })
     }
 
-    /// What is known.
+    /// What the last whole round brought.
     #[must_use]
     pub fn snapshot(&self) -> BTreeMap<ModelKey, ModelLoad> {
-        let state = self.lock();
-        let known = state.asked.iter().map(|(model, asked)| {
-            let load = ModelLoad {
-                samples: asked.samples.values().cloned().collect(),
-                population: asked.population,
-            };
-            (model.clone(), load)
-        });
-        known.collect()
+        self.lock().told.clone()
     }
 
     /// Whom to ask from now on.
@@ -156,6 +151,7 @@ impl<L: GpuLoad> Loads<L> {
     async fn round(self: &Arc<Self>) -> bool {
         let (healthy, failing) = self.begin();
         if healthy.is_empty() && failing.is_empty() {
+            self.tell();
             return false;
         }
         if !failing.is_empty()
@@ -168,7 +164,20 @@ impl<L: GpuLoad> Loads<L> {
             });
         }
         self.lane(healthy, CONCURRENCY.0).await;
+        self.tell();
         true
+    }
+
+    fn tell(&self) {
+        let state = &mut *self.lock();
+        let known = state.asked.iter().map(|(model, asked)| {
+            let load = ModelLoad {
+                samples: asked.samples.values().cloned().collect(),
+                population: asked.population,
+            };
+            (model.clone(), load)
+        });
+        state.told = known.collect();
     }
 
     /// Chooses whom to ask, the healthy and the failing, and forgets everybody else. Who is new has said nothing yet.

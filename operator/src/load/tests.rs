@@ -79,7 +79,24 @@ async fn all_of_a_few_and_a_sample_of_many() {
 
 #[tokio::test]
 async fn nobody_to_ask_is_no_round() {
-    assert!(!loads([]).round().await);
+    let loads = loads([(model("m"), pods("a", 1))]);
+    loads.round().await;
+    loads.ask(Targets::new());
+    assert!(!loads.round().await);
+    assert!(loads.snapshot().is_empty());
+}
+
+#[tokio::test]
+async fn nothing_is_told_of_half_a_round() {
+    let loads = loads([(model("m"), pods("a", 2))]);
+    loads.round().await;
+    let told = loads.snapshot();
+    loads.ask([(model("m"), pods("a", 3))].into());
+    let (all, _) = loads.begin();
+    loads.lane(all, 1).await;
+    assert_eq!(loads.snapshot(), told);
+    loads.tell();
+    assert_eq!(answered(&loads, &model("m")), 3);
 }
 
 #[tokio::test]
@@ -128,6 +145,7 @@ async fn who_recovers_comes_back_and_who_fails_keeps_its_last_answer() {
         loads.round().await;
         tokio::task::yield_now().await;
     }
+    loads.round().await;
     assert_eq!(answered(&loads, &model("m")), 1);
 }
 

@@ -19,8 +19,11 @@ pub struct Total {
     pub high: f64,
 }
 
-/// Windows of the rates that replicas tell, in seconds.
-const WINDOWS: [f64; 2] = [6.0, 60.0];
+/// Windows of the rates that replicas tell, in seconds; the delays are of the first.
+pub const WINDOWS: [f64; 2] = [6.0, 60.0];
+
+/// Kubernetes tells times in whole seconds, cut off.
+const CLOCK_SECONDS: f64 = 1.0;
 
 #[derive(Debug)]
 pub struct Load<'a> {
@@ -32,6 +35,8 @@ pub struct Load<'a> {
     asked: usize,
     /// Serving replicas.
     pub ready: u32,
+    /// How long the replica that was ready last has been serving.
+    pub youngest_seconds: f64,
     /// Replicas that are asked for.
     pub current: u32,
 }
@@ -52,11 +57,14 @@ impl<'a> Load<'a> {
             Some((load, s.read_at.duration_since(*since).as_secs_f64().max(0.0)))
         });
         let serving = u32::try_from(situation.ready.len()).unwrap_or(u32::MAX);
+        let youngest = situation.ready.iter().map(|(_, since)| *since).max();
+        let served = |since| situation.now.duration_since(since).as_secs_f64().max(0.0);
         Self {
             answers: answers.collect(),
             population: situation.load.map_or(0, |load| load.population.min(serving)),
             asked: asked.len(),
             ready: serving,
+            youngest_seconds: youngest.map_or(0.0, served),
             current: situation.current,
         }
     }
@@ -104,17 +112,21 @@ impl<'a> Load<'a> {
     /// Requests a second over 6 s, and over the longer of 6 s and 60 s: a rise is seen at once, a fall when it lasts.
     ///
     /// A replica tells its rate since it serves; of a window that began before that it had only its part. Otherwise what
-    /// the old ones got before the new ones came would count twice.
+    /// the old ones got before the new ones came would count twice. Since when it serves is known to a second.
     #[must_use]
     pub fn offered(&self, busy: f64) -> Option<Total> {
-        let part = |(load, serving): (&ReplicaLoad, f64), i: usize| {
-            load.offered[i] * (serving / WINDOWS[i]).min(1.0)
+        let part = |load: &ReplicaLoad, serving: f64, i: usize| {
+            load.offered[i] * (serving / WINDOWS[i]).clamp(0.0, 1.0)
         };
-        let rising = self.sum(|answer| Some(part(answer, 0)), busy)?;
-        let long = self.sum(|answer| Some(part(answer, 1)), busy)?;
+        let rising = self.sum(
+            |(load, serving)| Some(part(load, serving - CLOCK_SECONDS, 0)),
+            busy,
+        )?;
+        let short = self.sum(|(load, serving)| Some(part(load, serving, 0)), busy)?;
+        let long = self.sum(|(load, serving)| Some(part(load, serving, 1)), busy)?;
         Some(Total {
             low: rising.low,
-            high: rising.high.max(long.high),
+            high: short.high.max(long.high),
         })
     }
 

@@ -2,7 +2,7 @@
 
 use crds::autoscaling::{Autoscaling, Metric, MetricType};
 
-use super::load::{Load, Total};
+use super::load::{Load, Total, WINDOWS};
 use super::window;
 
 /// Around the target nothing changes (HorizontalPodAutoscaler's default).
@@ -69,7 +69,8 @@ fn replicas(wanted: f64) -> u32 {
     (wanted * (1.0 - MEASURED)).ceil().max(0.0) as u32
 }
 
-/// More replicas while the delay is too long, one step at a time: the next one when those of the last one serve.
+/// More replicas while the delay is too long, one step at a time: the next one when those of the last one have served for a
+/// window of delays, else what was measured before they came would count against them.
 fn by_delay(target_ms: f64, load: &Load) -> Option<u32> {
     let current = load.current;
     let step = replicas(f64::from(current) * STEP).max(1);
@@ -79,7 +80,7 @@ fn by_delay(target_ms: f64, load: &Load) -> Option<u32> {
     let delay = load.queue_delay_p95_ms().unwrap_or(0.0);
     let seen = load.delays();
     if seen >= ENOUGH_DELAYS && delay > target_ms {
-        let grown = load.ready >= current;
+        let grown = load.ready >= current && load.youngest_seconds >= WINDOWS[0];
         return Some(if grown {
             current.saturating_add(step)
         } else {

@@ -178,10 +178,10 @@ fn who_has_just_come_brings_no_load_along() {
     let mut case = Case::new(json!([rate()]), all(2, &replica(400.0)));
     (case.ready, case.current) = (8, 8);
     assert_eq!(case.asked(), Some(8));
-    // They were asked after 1 s: of the window of 6 s they had a sixth.
+    // They were asked after 1 s, or after a moment: times are cut off to seconds.
     let mut case = Case::new(
         json!([rate()]),
-        all(2, &replica(350.0)).into_iter().chain(all(6, &replica(100.0))),
+        all(2, &replica(400.0)).into_iter().chain(all(6, &replica(100.0))),
     );
     case.young = 6;
     assert_eq!(case.asked(), Some(8));
@@ -190,22 +190,23 @@ fn who_has_just_come_brings_no_load_along() {
 #[test]
 fn the_delay_moves_in_small_steps() {
     let base = replica(90.0);
-    for (bucket, replicas, ready, expected) in [
-        (7, 40, 40, 44), // 20 ms: a tenth more
-        (7, 40, 39, 40), // the last step does not serve yet
-        (5, 40, 40, 40), // 5 ms: between half the target and the target
-        (1, 40, 40, 36),
-        (12, 1, 1, 2),
+    for (bucket, replicas, ready, young, expected) in [
+        (7, 40, 40, 0, 44), // 20 ms: a tenth more
+        (7, 40, 39, 0, 40), // the last step does not serve yet
+        (7, 40, 40, 4, 40), // the delays are from before it served
+        (5, 40, 40, 0, 40), // 5 ms: between half the target and the target
+        (1, 40, 40, 0, 36),
+        (12, 1, 1, 0, 2),
     ] {
         let mut case = Case::new(
             json!([queue()]),
             all(replicas, &delayed(base.clone(), bucket, 100)),
         );
-        case.ready = ready;
+        (case.ready, case.young) = (ready, young);
         assert_eq!(
             case.asked(),
             Some(expected),
-            "bucket {bucket}, {ready} of {replicas} ready"
+            "bucket {bucket}, {ready} of {replicas} ready, {young} young"
         );
     }
     // Without delays replicas go only if the others can take over.
