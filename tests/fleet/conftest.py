@@ -8,8 +8,12 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from harness import objects  # noqa: E402
-from harness.stack import installed  # noqa: E402
-from harness.team import Team  # noqa: E402
+from harness.base import eventually  # noqa: E402
+from harness.stack import installed, settled  # noqa: E402
+from harness.team import NAMES, Team  # noqa: E402
+
+# Of the autoscaler, around a metric's target.
+TOLERANCE = 0.1
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +32,18 @@ class Crowd(Team):
 
     def desired(self) -> int:
         return self.model()["status"]["replicas"]["desired"]
+
+    def settle_near(self, size: float) -> int:
+        """Waits for rest within the autoscaler's tolerance around a size; returns the most replicas that were asked for."""
+        seen = []
+
+        def check():
+            seen.append(self.desired())
+            assert abs(seen[-1] - size) <= TOLERANCE * size, seen[-1]
+            return settled(self.kube, self.aws, NAMES, seen[-1])
+
+        eventually(check, f"about {size} replicas, a node each", 150)
+        return max(seen)
 
     def clear(self):
         self.stack.sandbox.set_load({})
