@@ -60,7 +60,10 @@ def test_the_operators_pods_read_the_load_that_the_script_says(stack, fleet):
     operator = operator_processes()[0][0]
 
     def divided(count: int, each: float, **how):
-        answers = loads(fleet.addresses().values(), **how)
+        try:
+            answers = loads(fleet.addresses().values(), **how)
+        except RuntimeError as error:
+            raise AssertionError("a replica left after it was looked up") from error
         assert len(answers) == count and math.isclose(offered(answers), 900, rel_tol=1e-3), answers
         assert all(math.isclose(a["requestsPerSecond"]["offered"][0], each, rel_tol=1e-3) for a in answers), answers
         return answers
