@@ -9,6 +9,7 @@
 
 pub mod interpret;
 pub mod ir;
+pub mod kernel;
 pub mod onnx;
 pub mod pass;
 pub mod plan;

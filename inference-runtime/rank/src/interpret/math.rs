@@ -10,6 +10,7 @@
 const LANES: usize = 16;
 
 /// The sum in 16 lanes, lanes added as a tree: the same order whatever the vector width.
+#[inline(always)]
 pub fn tree(values: impl Iterator<Item = f32>, zero: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [zero; LANES];
     for (index, value) in values.enumerate() {
@@ -26,19 +27,23 @@ pub fn tree(values: impl Iterator<Item = f32>, zero: f32, combine: impl Fn(f32, 
     lanes[0]
 }
 
+#[inline(always)]
 pub fn sum(values: impl Iterator<Item = f32>) -> f32 {
     tree(values, 0.0, |a, b| a + b)
 }
 
 /// NaN if either is: a lost NaN is a silently wrong score.
+#[inline(always)]
 pub fn max(a: f32, b: f32) -> f32 {
     if a.is_nan() || a > b { a } else { b }
 }
 
+#[inline(always)]
 pub fn min(a: f32, b: f32) -> f32 {
     if a.is_nan() || a < b { a } else { b }
 }
 
+#[inline(always)]
 pub fn relu(x: f32) -> f32 {
     if x < 0.0 { 0.0 } else { x }
 }
@@ -47,6 +52,7 @@ pub fn relu(x: f32) -> f32 {
 const EXP_LOWEST: f32 = -87.336_54;
 const EXP_HIGHEST: f32 = 88.722_83;
 
+#[inline(always)]
 pub fn exp(x: f32) -> f32 {
     if x.is_nan() {
         return x;
@@ -71,10 +77,12 @@ pub fn exp(x: f32) -> f32 {
     y * power_of_two(n / 2) * power_of_two(n - n / 2)
 }
 
+#[inline(always)]
 fn power_of_two(n: i32) -> f32 {
     f32::from_bits(u32::try_from(n + 127).unwrap_or(0) << 23)
 }
 
+#[inline(always)]
 pub fn log(x: f32) -> f32 {
     if x.is_nan() || x < 0.0 {
         return f32::NAN;
@@ -113,10 +121,12 @@ pub fn log(x: f32) -> f32 {
     e.mul_add(0.693_359_4, m + y)
 }
 
+#[inline(always)]
 pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
+#[inline(always)]
 pub fn tanh(x: f32) -> f32 {
     let size = x.abs();
     if size >= 0.625 {
@@ -131,6 +141,7 @@ pub fn tanh(x: f32) -> f32 {
     (p * z).mul_add(x, x)
 }
 
+#[inline(always)]
 pub fn erf(x: f32) -> f32 {
     if x.is_nan() {
         return x;
@@ -157,6 +168,7 @@ pub fn erf(x: f32) -> f32 {
     (x * p / q).clamp(-1.0, 1.0)
 }
 
+#[inline(always)]
 pub fn gelu(x: f32, by_tanh: bool) -> f32 {
     if by_tanh {
         let inner = 0.797_884_6 * (x * x * x).mul_add(0.044_715, x);
@@ -168,6 +180,7 @@ pub fn gelu(x: f32, by_tanh: bool) -> f32 {
 /// Whole exponents up to this are repeated products.
 const WHOLE_POWER: f32 = 64.0;
 
+#[inline(always)]
 pub fn pow(x: f32, y: f32) -> f32 {
     if y == 0.5 {
         return x.sqrt();

@@ -1,0 +1,157 @@
+//! Rows of a table into their places.
+
+use super::RowsMut;
+
+/// Rows of integers.
+#[derive(Clone, Copy, Debug)]
+pub struct Ids<'a> {
+    /// Row `r` begins at `r * stride`, or at `index[r] * stride`.
+    pub data: &'a [i64],
+    pub stride: usize,
+    pub index: Option<&'a [usize]>,
+    /// Which elements of a row are ids, and what is added to each: where its feature's rows begin in a table of many.
+    pub columns: &'a [(usize, i64)],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutsideTable {
+    pub index: i64,
+}
+
+/// Rows that are looked up, and prefetched, before the first of them is copied.
+const AHEAD: usize = 256;
+
+/// For each of `rows` and each column of ids the table's row of `width` floats, one after the other. An index below 0 counts
+/// from the end.
+pub fn gather(
+    table: &[f32],
+    width: usize,
+    ids: &Ids<'_>,
+    rows: usize,
+    out: &mut RowsMut<'_>,
+) -> Result<(), OutsideTable> {
+    let size = table.len() / width.max(1);
+    let mut starts = [0; AHEAD];
+    let at_once = (AHEAD / ids.columns.len().max(1)).max(1);
+    for first in (0..rows).step_by(at_once) {
+        let rows = first..(first + at_once).min(rows);
+        for (chunk, columns) in ids.columns.chunks(AHEAD).enumerate() {
+            let starts = &mut starts[..rows.len() * columns.len()];
+            for (row, starts) in rows.clone().zip(starts.chunks_exact_mut(columns.len())) {
+                let row = ids.index.map_or(row, |index| index[row]);
+                let row = &ids.data[row * ids.stride..];
+                for (start, (column, add)) in starts.iter_mut().zip(columns) {
+                    let id = row[*column].wrapping_add(*add);
+                    *start = position(id, size)? * width;
+                    prefetch(table, *start, width);
+                }
+            }
+            for (row, starts) in rows.clone().zip(starts.chunks_exact(columns.len())) {
+                let at = row * out.stride + chunk * AHEAD * width;
+                let out = &mut out.data[at..at + columns.len() * width];
+                copy(table, starts, width, out);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn position(index: i64, size: usize) -> Result<usize, OutsideTable> {
+    let limit = i64::try_from(size).unwrap_or(i64::MAX);
+    let at = if index < 0 {
+        index.wrapping_add(limit)
+    } else {
+        index
+    };
+    if (0..limit).contains(&at) {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 0 to size
+        return Ok(at as usize);
+    }
+    Err(OutsideTable { index })
+}
+
+/// Lengths that tables have are copied without a call.
+#[inline(always)]
+fn copy(table: &[f32], starts: &[usize], width: usize, out: &mut [f32]) {
+    match width {
+        8 => copy_of::<8>(table, starts, out),
+        16 => copy_of::<16>(table, starts, out),
+        32 => copy_of::<32>(table, starts, out),
+        64 => copy_of::<64>(table, starts, out),
+        0 => {}
+        _ => {
+            for (start, out) in starts.iter().zip(out.chunks_exact_mut(width)) {
+                out.copy_from_slice(&table[*start..*start + width]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn copy_of<const W: usize>(table: &[f32], starts: &[usize], out: &mut [f32]) {
+    for (start, out) in starts.iter().zip(out.as_chunks_mut::<W>().0) {
+        if let Some(row) = table[*start..].first_chunk::<W>() {
+            *out = *row;
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn prefetch(table: &[f32], start: usize, width: usize) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    const LINE: usize = 16;
+    for at in (0..width).step_by(LINE) {
+        // SAFETY: every x86-64 has the instruction, and it may be given any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(table.as_ptr().wrapping_add(start + at).cast()) }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn prefetch(_table: &[f32], _start: usize, _width: usize) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATA: [i64; 6] = [0, -1, 3, 9, 2, 4];
+
+    fn ids(columns: &[(usize, i64)]) -> Ids<'_> {
+        Ids {
+            data: &DATA,
+            stride: 2,
+            index: None,
+            columns,
+        }
+    }
+
+    #[test]
+    fn rows_arrive_in_place_and_bad_ids_are_named() {
+        for width in [1, 3, 8, 16, 20, 32, 64] {
+            let table: Vec<f32> = (0..10 * width).map(|i| i as f32).collect();
+            let stride = 2 * width + 3;
+            let mut out = vec![-1.0; 3 * stride];
+            let mut rows = RowsMut {
+                data: &mut out,
+                stride,
+            };
+            gather(&table, width, &ids(&[(0, 1), (1, 0)]), 3, &mut rows).unwrap();
+            for (row, (a, b)) in [(1, 9), (4, 9), (3, 4)].into_iter().enumerate() {
+                let got = &out[row * stride..];
+                assert_eq!(got[..width], table[a * width..(a + 1) * width]);
+                assert_eq!(got[width..2 * width], table[b * width..(b + 1) * width]);
+                assert!(got[2 * width..2 * width + 3].iter().all(|x| *x == -1.0));
+            }
+            for (add, index) in [(7, 10), (-14, -14), (i64::MAX, i64::MAX)] {
+                let mut rows = RowsMut {
+                    data: &mut out,
+                    stride,
+                };
+                let columns = [(0, add)];
+                let wrong = gather(&table, width, &ids(&columns), 3, &mut rows);
+                assert_eq!(wrong, Err(OutsideTable { index }));
+            }
+        }
+    }
+}

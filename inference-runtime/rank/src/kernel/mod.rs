@@ -1,0 +1,57 @@
+//! Kernels: the inner loops of compiled plans, once for each instruction set, all with the same bits.
+//!
+//! The interpreter defines every result; a kernel may only choose in which order *different* outputs are computed. An
+//! output of a product has one accumulator, filled in the order of K by fused multiply-adds; sums along an axis are trees of
+//! 16 lanes. Denormals are kept, not flushed to zero: the interpreter and the portable kernels have no way to flush
+//! them, and a score must not depend on the machine.
+//!
+//! `unsafe` lives in this folder alone. Functions that other modules see are safe: they check bounds, and that the machine
+//! has the instruction set, once a call.
+#![allow(unsafe_code)]
+
+mod elementwise;
+mod gather;
+mod isa;
+mod pack;
+mod product;
+mod rows;
+mod vector;
+
+pub use elementwise::{binary, has_binary, has_unary, unary};
+pub use gather::{Ids, OutsideTable, gather};
+pub use isa::InstructionSet;
+pub use pack::Packed;
+pub use product::{Product, Start, multiply};
+pub use rows::{Rows, RowsMut};
+
+/// Compiles a body once for each instruction set. Rust never fuses or reorders floating-point operations by itself, so
+/// that the same source gives the same bits under every one.
+macro_rules! on_each_set {
+    ($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),* $(,)?) = $body:path) => {
+        $(#[$doc])*
+        pub fn $name(set: $crate::kernel::InstructionSet, $($argument: $type),*) {
+            use $crate::kernel::InstructionSet;
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2($($argument: $type),*) {
+                $body($($argument),*);
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,avx512f")]
+            fn avx512($($argument: $type),*) {
+                $body($($argument),*);
+            }
+            assert!(set.is_here(), "this machine has no {set}");
+            match set {
+                // SAFETY: the machine has the instruction set, as asserted above.
+                #[cfg(target_arch = "x86_64")]
+                InstructionSet::Avx2 => unsafe { avx2($($argument),*) },
+                // SAFETY: the same.
+                #[cfg(target_arch = "x86_64")]
+                InstructionSet::Avx512 => unsafe { avx512($($argument),*) },
+                _ => $body($($argument),*),
+            }
+        }
+    };
+}
+pub(crate) use on_each_set;
