@@ -11,11 +11,11 @@ use proptest::prelude::*;
 use rank::interpret::{run, run_segmented};
 use rank::onnx::NoExternalData;
 use rank::pass::domain::domains;
-use rank::pass::hoist::{Once, hoist};
+use rank::pass::hoist::hoist;
 use rank::pass::rows::Rows;
 use rank::tensor::Tensor;
-use rank::{Model, optimize, parse_once};
-use support::{answers, bits, columns, inputs, load, models, rows};
+use rank::{Model, optimize};
+use support::{answers, bits, hoisted_inputs, inputs, load, models, rows, users};
 
 /// Rows of each answer file.
 const SAMPLES: usize = 5;
@@ -32,52 +32,6 @@ fn loaded(name: &str) -> Loaded {
         (model, inputs)
     };
     models.entry(name.to_owned()).or_insert_with(load).clone()
-}
-
-/// What belongs to the user in each family of models.
-const USERS: &[(&str, &[&str])] = &[
-    ("dlrm.", &["dense", "sparse[0:20]"]),
-    ("dlrm-dcnv2.", &["dense", "sparse[0:20]"]),
-    ("dcn.", &["dense", "sparse[0:20]"]),
-    ("wide-and-deep.", &["dense", "sparse[0:4,10:22]"]),
-    ("deepfm.", &["sparse[3:20]"]),
-    ("xdeepfm.", &["sparse[0:20]"]),
-    ("two-tower.", &["dense", "user"]),
-    ("mmoe.", &["dense", "sparse[0:20]"]),
-    ("din.", &["history"]),
-    ("dien.", &["history"]),
-    ("sasrec.", &["history"]),
-    ("bag-weighted.", &["ids"]),
-];
-
-fn users(name: &str) -> Option<Vec<(String, Once)>> {
-    let (_, declared) = USERS.iter().find(|(prefix, _)| name.starts_with(prefix))?;
-    Some(parse_once(declared).unwrap())
-}
-
-/// Inputs of the hoisted model: the user's and the pairs'.
-fn hoisted_inputs(model: &Model, once: &[(String, Once)], user: &[Tensor], pairs: &[Tensor]) -> Vec<Tensor> {
-    let mut split = Vec::new();
-    for (at, id) in model.graph.inputs.iter().enumerate() {
-        match once
-            .iter()
-            .find(|(name, _)| *name == model.graph.value(*id).name)
-            .map(|(_, once)| once)
-        {
-            None => split.push(pairs[at].clone()),
-            Some(Once::Whole) => split.push(user[at].clone()),
-            Some(Once::Columns(ranges)) => {
-                let inside = |column: &usize| {
-                    ranges
-                        .iter()
-                        .any(|range| (range.start..range.end).contains(column))
-                };
-                let (own, other): (Vec<usize>, Vec<usize>) = (0..pairs[at].shape[1]).partition(inside);
-                split.extend([columns(&user[at], &own), columns(&pairs[at], &other)]);
-            }
-        }
-    }
-    split
 }
 
 /// Weights cannot break anything; a small file is mostly graph.

@@ -11,6 +11,7 @@ mod run;
 pub mod trees;
 
 pub use run::{Inputs, run, run_segmented};
+pub(crate) use run::{repeat, requests};
 
 use crate::ir::{Extent, Op};
 use crate::tensor::{Element, Tensor};
@@ -46,7 +47,18 @@ impl EvalError {
     }
 }
 
-fn resolve(shape: &[Extent], rows: usize) -> Result<Vec<usize>, EvalError> {
+/// The tensor as if it had this shape; `None` where it does not broadcast to it.
+pub(crate) fn broadcast(x: &Tensor, shape: &[usize]) -> Option<Tensor> {
+    let skipped = shape.len().checked_sub(x.shape.len())?;
+    let fits = x
+        .shape
+        .iter()
+        .zip(&shape[skipped..])
+        .all(|(own, size)| own == size || *own == 1);
+    fits.then(|| layout::expand(x, shape))
+}
+
+pub(crate) fn resolve(shape: &[Extent], rows: usize) -> Result<Vec<usize>, EvalError> {
     let sizes: Option<Vec<usize>> = shape.iter().map(|extent| extent.resolve(rows)).collect();
     sizes.ok_or(EvalError::Rows { rows })
 }

@@ -41,27 +41,12 @@ pub fn run_segmented(
     inputs: Inputs<'_>,
     segments: &[usize],
 ) -> Result<Vec<Tensor>, EvalError> {
-    let (mut requests, mut pairs) = (None, Some(segments.len()));
-    for (id, tensor) in graph.inputs.iter().zip(inputs) {
-        let rows = if domains.of(*id) == Domain::Request {
-            &mut requests
-        } else {
-            &mut pairs
-        };
-        check(graph, *id, tensor, rows)?;
-    }
-    let requests = requests.unwrap_or(1);
+    let requests = requests(graph, domains, inputs, segments)?;
     let rows_of = |domain: Domain| match domain {
         Domain::Const => 1,
         Domain::Request => requests,
         Domain::Item | Domain::Pair => segments.len(),
     };
-    if let Some(segment) = segments.iter().find(|segment| **segment >= requests) {
-        return Err(EvalError::Index {
-            index: i64::try_from(*segment).unwrap_or(i64::MAX),
-            size: requests,
-        });
-    }
     // The block of a value for each row of a consumer in a wider domain.
     let widen = |id: ValueId, tensor: Arc<Tensor>, to: Domain| {
         let Some(axis) = graph.fact(id).batch_axis() else {
@@ -92,6 +77,36 @@ pub fn run_segmented(
     }
     let output = |id: &ValueId| widen(*id, get(&values, *id), Domain::Pair).as_ref().clone();
     Ok(graph.outputs.iter().map(output).collect())
+}
+
+/// Checks the inputs of a segmented run, and says how many requests there are.
+pub(crate) fn requests(
+    graph: &Graph,
+    domains: &Domains,
+    inputs: Inputs<'_>,
+    segments: &[usize],
+) -> Result<usize, EvalError> {
+    let (mut requests, mut pairs) = (None, Some(segments.len()));
+    for (at, id) in graph.inputs.iter().enumerate() {
+        let rows = if domains.of(*id) == Domain::Request {
+            &mut requests
+        } else {
+            &mut pairs
+        };
+        let tensor = inputs.get(at).ok_or_else(|| EvalError::Input {
+            name: graph.value(*id).name.clone(),
+            problem: "is missing".to_owned(),
+        })?;
+        check(graph, *id, tensor, rows)?;
+    }
+    let requests = requests.unwrap_or(1);
+    match segments.iter().find(|segment| **segment >= requests) {
+        None => Ok(requests),
+        Some(segment) => Err(EvalError::Index {
+            index: i64::try_from(*segment).unwrap_or(i64::MAX),
+            size: requests,
+        }),
+    }
 }
 
 fn start(graph: &Graph, inputs: Inputs<'_>) -> Vec<Option<Arc<Tensor>>> {
@@ -157,7 +172,7 @@ fn check(graph: &Graph, id: ValueId, tensor: &Tensor, rows: &mut Option<usize>) 
 }
 
 /// Rows `segments[0]`, `segments[1]` ... of a tensor whose `axis` has the same number of entries for each of `rows`.
-fn repeat(tensor: &Tensor, axis: usize, rows: usize, segments: &[usize]) -> Tensor {
+pub(crate) fn repeat(tensor: &Tensor, axis: usize, rows: usize, segments: &[usize]) -> Tensor {
     let each = tensor.shape[axis] / rows.max(1);
     let positions: Vec<usize> = segments
         .iter()

@@ -1,22 +1,42 @@
 //! A compiled model: what answers requests. Shared by all workers; each has a [`Scratch`] of its own.
+//!
+//! ```text
+//! Model -> hoist -> domains -> compile (layout, fast) -> place -> run: request's steps, then blocks of pairs
+//! ```
+//!
+//! The result is that of the interpreter, bit by bit, on every instruction set. A node without a kernel is run by the
+//! interpreter, on the rows of a block.
 
-mod isa;
+mod compile;
+mod fast;
+mod layout;
+mod place;
+mod run;
+mod step;
+mod tensors;
 
-pub use isa::InstructionSet;
+pub use crate::kernel::InstructionSet;
+pub use run::Scratch;
+
+use std::fmt::Write as _;
 
 use crate::Model;
 use crate::interpret::{self, EvalError};
-use crate::ir::Graph;
+use crate::ir::{Extent, Graph, ValueId};
 use crate::pass::domain::{self, Domain, Domains};
 use crate::pass::hoist::{self, Once};
 use crate::pass::rows::Rows;
 use crate::tensor::{Element, Tensor};
+use compile::Program;
+use run::Run;
+use step::Stage;
 
 /// What is asked of a plan.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Inputs, or columns of them, that come once a request ([`crate::parse_once`]).
     pub once: Vec<(String, Once)>,
+    /// The best that the machine has, unless another is asked for.
     pub instruction_set: InstructionSet,
 }
 
@@ -25,8 +45,16 @@ pub struct Options {
 pub struct Input {
     pub name: String,
     pub element: Element,
+    pub shape: Vec<Extent>,
     /// Comes with one row a request; else with one a pair.
     pub once: bool,
+}
+
+/// Floating-point operations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    pub request: usize,
+    pub pair: usize,
 }
 
 /// Immutable; `Send` and `Sync`.
@@ -36,15 +64,32 @@ pub struct Plan {
     domains: Domains,
     inputs: Vec<Input>,
     rows: Rows,
+    instruction_set: InstructionSet,
+    program: Program,
+    /// Rows of pairs that run at a time.
+    block: usize,
 }
 
-/// A worker's memory, used again from run to run.
-#[derive(Debug, Default)]
-pub struct Scratch {}
+/// What the rows of a block may take: half of a small second-level cache, so that weights pass through the other.
+const BLOCK_BYTES: usize = 256 << 10;
+
+/// A multiple of the rows that a product's kernel takes at once.
+const BLOCK_ROWS: std::ops::RangeInclusive<usize> = 12..=240;
 
 impl Plan {
     /// An error names the input or node, and the remedy.
     pub fn compile(model: &Model, options: &Options) -> Result<Self, String> {
+        let instruction_set = options.instruction_set;
+        if !instruction_set.is_here() {
+            let here: Vec<String> = InstructionSet::available()
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            return Err(format!(
+                "this machine has no {instruction_set}; it has {}",
+                here.join(", ")
+            ));
+        }
         let (graph, request) = match &model.rows {
             Rows::Independent => {
                 let hoisted = hoist::hoist(&model.graph, &options.once)?;
@@ -56,17 +101,28 @@ impl Plan {
             Rows::Listwise(_) => (model.graph.clone(), vec![]),
         };
         let domains = domain::domains(&graph, &request);
-        let input = |id: &crate::ir::ValueId| Input {
+        let input = |id: &ValueId| Input {
             name: graph.value(*id).name.clone(),
             element: graph.fact(*id).element,
+            shape: graph.shape(*id).to_vec(),
             once: domains.of(*id) == Domain::Request,
         };
         let inputs = graph.inputs.iter().map(input).collect();
+        let program = match model.rows {
+            Rows::Independent => compile::compile(&graph, &domains)?,
+            Rows::Listwise(_) => Program::default(),
+        };
+        let row_bytes = program.places.pair.iter().sum::<usize>() * size_of::<f32>();
+        let (least, most) = BLOCK_ROWS.into_inner();
+        let block = (BLOCK_BYTES / row_bytes.max(1) / least * least).clamp(least, most);
         Ok(Self {
             inputs,
             domains,
             rows: model.rows.clone(),
             graph,
+            instruction_set,
+            program,
+            block,
         })
     }
 
@@ -80,6 +136,10 @@ impl Plan {
         &self.rows
     }
 
+    pub fn instruction_set(&self) -> InstructionSet {
+        self.instruction_set
+    }
+
     pub fn scratch(&self) -> Scratch {
         Scratch::default()
     }
@@ -90,18 +150,59 @@ impl Plan {
         &self,
         inputs: &[Tensor],
         segments: &[usize],
-        _scratch: &mut Scratch,
+        scratch: &mut Scratch,
         outputs: &mut Vec<Tensor>,
     ) -> Result<(), EvalError> {
-        *outputs = match self.rows {
-            Rows::Independent => interpret::run_segmented(&self.graph, &self.domains, inputs, segments)?,
-            Rows::Listwise(_) => interpret::run(&self.graph, inputs)?,
+        if let Rows::Listwise(_) = self.rows {
+            *outputs = interpret::run(&self.graph, inputs)?;
+            return Ok(());
+        }
+        let run = Run {
+            graph: &self.graph,
+            domains: &self.domains,
+            program: &self.program,
+            set: self.instruction_set,
+            requests: interpret::requests(&self.graph, &self.domains, inputs, segments)?,
+            inputs,
+            segments,
         };
-        Ok(())
+        run.run(self.block, scratch, outputs)
     }
 
-    /// What `inspect` prints: a line a step.
+    /// What a request and each of its pairs cost; 0 where the model runs whole.
+    pub fn cost(&self) -> Cost {
+        let of = |stage: Stage| {
+            let steps = self.program.steps.iter().filter(|step| step.stage == stage);
+            steps.map(|step| step.flop).sum()
+        };
+        Cost {
+            request: of(Stage::Request),
+            pair: of(Stage::Pair),
+        }
+    }
+
+    /// What `inspect` prints: a line a step, and what it costs.
     pub fn describe(&self) -> String {
-        domain::describe(&self.graph, &self.domains)
+        if let Rows::Listwise(_) = self.rows {
+            return domain::describe(&self.graph, &self.domains);
+        }
+        let mut text = String::new();
+        for step in &self.program.steps {
+            let stage = format!("{:?}", step.stage);
+            let (operator, shape, flop) = (&step.operator, &step.shape, step.flop);
+            let _ = writeln!(
+                text,
+                "{stage:8} {operator:16} {shape:16} {:12} {flop:>9} {}",
+                step.kernel(),
+                step.name
+            );
+        }
+        let Cost { request, pair } = self.cost();
+        let _ = writeln!(
+            text,
+            "{}: {request} floating-point operations a request, {pair} a pair, {} pairs at a time",
+            self.instruction_set, self.block
+        );
+        text
     }
 }

@@ -4,9 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
-use rank::Model;
 use rank::onnx::NoExternalData;
+use rank::pass::hoist::Once;
 use rank::tensor::{Element, Tensor};
+use rank::{Model, parse_once};
 use serde_json::Value;
 
 pub fn folder() -> PathBuf {
@@ -93,4 +94,55 @@ pub fn bits(tensors: &[Tensor]) -> Vec<Vec<u32>> {
             .map_or(Vec::new(), |values| values.iter().map(|v| v.to_bits()).collect())
     };
     tensors.iter().map(of).collect()
+}
+
+/// What belongs to the user in each family of models.
+const USERS: &[(&str, &[&str])] = &[
+    ("dlrm.", &["dense", "sparse[0:20]"]),
+    ("dlrm-dcnv2.", &["dense", "sparse[0:20]"]),
+    ("dcn.", &["dense", "sparse[0:20]"]),
+    ("wide-and-deep.", &["dense", "sparse[0:4,10:22]"]),
+    ("deepfm.", &["sparse[3:20]"]),
+    ("xdeepfm.", &["sparse[0:20]"]),
+    ("two-tower.", &["dense", "user"]),
+    ("mmoe.", &["dense", "sparse[0:20]"]),
+    ("din.", &["history"]),
+    ("dien.", &["history"]),
+    ("sasrec.", &["history"]),
+    ("bag-weighted.", &["ids"]),
+];
+
+pub fn users(name: &str) -> Option<Vec<(String, Once)>> {
+    let (_, declared) = USERS.iter().find(|(prefix, _)| name.starts_with(prefix))?;
+    Some(parse_once(declared).unwrap())
+}
+
+/// Inputs of the hoisted model: the user's and the pairs'.
+pub fn hoisted_inputs(
+    model: &Model,
+    once: &[(String, Once)],
+    user: &[Tensor],
+    pairs: &[Tensor],
+) -> Vec<Tensor> {
+    let mut split = Vec::new();
+    for (at, id) in model.graph.inputs.iter().enumerate() {
+        match once
+            .iter()
+            .find(|(name, _)| *name == model.graph.value(*id).name)
+            .map(|(_, once)| once)
+        {
+            None => split.push(pairs[at].clone()),
+            Some(Once::Whole) => split.push(user[at].clone()),
+            Some(Once::Columns(ranges)) => {
+                let inside = |column: &usize| {
+                    ranges
+                        .iter()
+                        .any(|range| (range.start..range.end).contains(column))
+                };
+                let (own, other): (Vec<usize>, Vec<usize>) = (0..pairs[at].shape[1]).partition(inside);
+                split.extend([columns(&user[at], &own), columns(&pairs[at], &other)]);
+            }
+        }
+    }
+    split
 }

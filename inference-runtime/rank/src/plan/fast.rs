@@ -1,0 +1,219 @@
+//! Which nodes have a kernel.
+
+use std::sync::Arc;
+
+use super::compile::Compiler;
+use super::layout::{self, Cell, Moved};
+use super::step::{IdGroup, Kind, Operand, Stage, Start};
+use crate::interpret;
+use crate::ir::{Binary, Node, Op, Unary, ValueId};
+use crate::kernel::{self, Packed};
+use crate::tensor::{Element, Tensor};
+
+impl Compiler<'_> {
+    /// Whether the node became a step of a kernel, part of one, or none at all.
+    pub(super) fn fast(&mut self, node: &Node) -> bool {
+        let done = match &node.op {
+            Op::Gather { axis: 0 } => self.gather(node),
+            Op::MatMul => self.product(node),
+            Op::Unary(Unary::Relu) => self.relu(node).or_else(|| self.unary(node, Unary::Relu)),
+            Op::Unary(unary) => self.unary(node, *unary),
+            Op::Binary(Binary::Add) if self.element(node) == Element::I64 => self.offset(node),
+            Op::Binary(binary) => self.binary(node, *binary),
+            Op::Cast(Element::I64) => self.widened(node),
+            _ => None,
+        };
+        done.is_some()
+    }
+
+    fn element(&self, node: &Node) -> Element {
+        self.graph.fact(node.outputs[0]).element
+    }
+
+    /// Integers plus constants: remembered with the cells.
+    fn offset(&mut self, node: &Node) -> Option<()> {
+        let ids = node
+            .inputs
+            .iter()
+            .position(|id| self.plain_constant(*id).is_none())?;
+        let constant = self.plain_constant(*node.inputs.get(1 - ids)?)?;
+        let cells = self.spread(node, node.inputs[ids])?;
+        let shape = layout::row_shape(self.graph.shape(node.outputs[0]))?;
+        let added = interpret::broadcast(&constant, &shape)?;
+        let cells = cells.iter().zip(added.as_int()?).map(|(cell, add)| Cell {
+            add: cell.add.wrapping_add(*add),
+            ..*cell
+        });
+        self.set_cells(node.outputs[0], Arc::new(cells.collect()));
+        Some(())
+    }
+
+    /// Integers are 64 bits wide in memory, whatever they are called.
+    fn widened(&mut self, node: &Node) -> Option<()> {
+        if self.graph.fact(node.inputs[0]).element == Element::F32 {
+            return None;
+        }
+        let cells = self.cells(node.inputs[0])?;
+        self.set_cells(node.outputs[0], cells);
+        Some(())
+    }
+
+    /// The input's cells, repeated to the shape of the node's result.
+    fn spread(&mut self, node: &Node, id: ValueId) -> Option<layout::Cells> {
+        let target = self.graph.shape(node.outputs[0]);
+        layout::row_width(target)?;
+        let own = self.graph.shape(id);
+        if own.len() != target.len() {
+            return None;
+        }
+        let cells = self.cells(id)?;
+        if own == target {
+            return Some(cells);
+        }
+        let op = Op::Expand {
+            shape: target.to_vec(),
+        };
+        layout::moved(&op, &[Moved::Cells(&cells, layout::row_shape(own)?)])
+    }
+
+    fn gather(&mut self, node: &Node) -> Option<()> {
+        let table = self.plain_constant(node.inputs[0])?;
+        table.as_f32()?;
+        let width: usize = table.shape[1..].iter().product();
+        let ids = self.cells(node.inputs[1])?;
+        let out = self.output(node)?;
+        let mut groups: Vec<IdGroup> = Vec::new();
+        for (at, cell) in ids.iter().enumerate() {
+            match groups.last_mut() {
+                Some(group) if group.root == cell.root => group.columns.push((cell.at, cell.add)),
+                _ => groups.push(IdGroup {
+                    root: cell.root,
+                    columns: vec![(cell.at, cell.add)],
+                    to: at * width,
+                }),
+            }
+        }
+        let kind = Kind::Gather {
+            table,
+            width,
+            ids: groups,
+        };
+        self.push(node, kind, Some(out), 0);
+        Some(())
+    }
+
+    /// Rows times a constant matrix.
+    fn product(&mut self, node: &Node) -> Option<()> {
+        let weights = self.plain_constant(node.inputs[1])?;
+        let [k, n] = weights.shape[..] else { return None };
+        let matrix = weights.as_f32()?;
+        let id = node.inputs[0];
+        let rank = self.graph.shape(id).len();
+        let a = self.cells(id)?;
+        if rank < 2 || k == 0 || n == 0 || a.len() % k != 0 || self.graph.shape(node.outputs[0]).len() != rank
+        {
+            return None;
+        }
+        let parts = a.len() / k;
+        let width = layout::row_width(self.graph.shape(node.outputs[0]))?;
+        if width != parts * n {
+            return None;
+        }
+        let stage = self.stage(node.outputs[0]);
+        let start = self.start(node, (parts, n), stage)?;
+        let a = if parts == 1 && self.stage(id) == stage {
+            self.view(id, &a)
+        } else {
+            self.dense(id, &a, stage)
+        };
+        let out = self.output(node)?;
+        self.roots[out.0].pinned = parts > 1;
+        let kind = Kind::Product {
+            a,
+            parts,
+            weights: Arc::new(Packed::new(matrix, k, n)),
+            start,
+            relu: false,
+        };
+        self.push(node, kind, Some(out), 2 * parts * k * n);
+        Some(())
+    }
+
+    fn start(&mut self, node: &Node, (parts, n): (usize, usize), stage: Stage) -> Option<Start> {
+        let Some(id) = node.inputs.get(2).copied() else {
+            return Some(Start::Zero);
+        };
+        if let Some(constant) = self.plain_constant(id) {
+            let lead = constant.count() / constant.shape.last().copied().unwrap_or(1).max(1);
+            if lead != 1 {
+                return None;
+            }
+            let row = interpret::broadcast(
+                &constant,
+                &[vec![1; constant.shape.len().max(1) - 1], vec![n]].concat(),
+            )?;
+            return Some(Start::Row(Arc::new(row.as_f32()?.to_vec())));
+        }
+        if self.graph.shape(id) != self.graph.shape(node.outputs[0]) {
+            return None;
+        }
+        let cells = self.cells(id)?;
+        Some(Start::Rows(if parts == 1 {
+            self.view(id, &cells)
+        } else {
+            self.dense(id, &cells, stage)
+        }))
+    }
+
+    /// Into the product before it, where nobody else reads that.
+    fn relu(&mut self, node: &Node) -> Option<()> {
+        let root = self.sole(node.inputs[0])?;
+        let step = self.steps.iter_mut().rfind(|step| step.out == Some(root))?;
+        let Kind::Product { relu, .. } = &mut step.kind else {
+            return None;
+        };
+        *relu = true;
+        step.name.clone_from(&node.name);
+        let cells = self.cells(node.inputs[0])?;
+        self.set_cells(node.outputs[0], cells);
+        Some(())
+    }
+
+    fn unary(&mut self, node: &Node, unary: Unary) -> Option<()> {
+        let id = node.inputs[0];
+        if self.graph.fact(id).element != Element::F32 || !kernel::has_unary(unary) {
+            return None;
+        }
+        let cells = self.cells(id)?;
+        let view = self.view(id, &cells);
+        let out = self.output(node)?;
+        self.push(node, Kind::Unary(unary, view), Some(out), cells.len());
+        Some(())
+    }
+
+    fn binary(&mut self, node: &Node, binary: Binary) -> Option<()> {
+        if self.element(node) != Element::F32 || !kernel::has_binary(binary) {
+            return None;
+        }
+        let width = layout::row_width(self.graph.shape(node.outputs[0]))?;
+        let a = self.operand(node, node.inputs[0])?;
+        let b = self.operand(node, node.inputs[1])?;
+        let out = self.output(node)?;
+        self.push(node, Kind::Binary(binary, a, b), Some(out), width);
+        Some(())
+    }
+
+    fn operand(&mut self, node: &Node, id: ValueId) -> Option<Operand> {
+        let out = node.outputs[0];
+        if let Some(constant) = self.plain_constant(id) {
+            let shape = layout::row_shape(self.graph.shape(out))?;
+            let row: Tensor = interpret::broadcast(&constant, &shape)?;
+            return Some(Operand::Row(Arc::new(row.as_f32()?.to_vec())));
+        }
+        let cells = self.spread(node, id)?;
+        if self.graph.shape(id) == self.graph.shape(out) {
+            return Some(Operand::View(self.view(id, &cells)));
+        }
+        Some(Operand::View(self.repeated(id, &cells)))
+    }
+}

@@ -1,0 +1,204 @@
+//! Steps of a compiled plan.
+
+use std::sync::Arc;
+
+use super::layout::Root;
+use crate::ir::{Binary, Op, Unary, ValueId};
+use crate::kernel::Packed;
+use crate::tensor::Tensor;
+
+/// How often a step runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Once a request: rows are requests.
+    Request,
+    /// Once a pair.
+    Pair,
+}
+
+/// Part of a root's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    pub root: Root,
+    pub from: usize,
+}
+
+/// Cells of a root that go to `to` of the result's row; `step` 0 repeats one.
+#[derive(Clone, Copy, Debug)]
+pub struct Copy {
+    pub view: View,
+    pub to: usize,
+    pub len: usize,
+    pub step: usize,
+}
+
+/// A column of ids: an element of a root of integers, and what is added.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    pub view: View,
+    pub add: i64,
+}
+
+/// Neighbouring columns of ids that one root brings, and where their table rows go.
+#[derive(Clone, Debug)]
+pub struct IdGroup {
+    pub root: Root,
+    /// The element of the root's row, and what is added to it.
+    pub columns: Vec<(usize, i64)>,
+    pub to: usize,
+}
+
+#[derive(Clone, Debug)]
+pub enum Start {
+    Zero,
+    Row(Arc<Vec<f32>>),
+    Rows(View),
+}
+
+#[derive(Clone, Debug)]
+pub enum Operand {
+    View(View),
+    /// The same for every row.
+    Row(Arc<Vec<f32>>),
+}
+
+/// What the interpreter is given for an input.
+#[derive(Clone, Debug)]
+pub enum Argument {
+    Constant(Arc<Tensor>),
+    /// Has one row, which all rows share.
+    ConstantRow(Arc<Tensor>),
+    /// An input of the model without rows.
+    Input(usize),
+    Floats(View),
+    Integers(Arc<Vec<Column>>),
+    Slot(ValueId, Stage),
+}
+
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// Rows of a table.
+    Gather {
+        table: Arc<Tensor>,
+        width: usize,
+        ids: Vec<IdGroup>,
+    },
+    /// `parts` rows of the product for each row.
+    Product {
+        a: View,
+        parts: usize,
+        weights: Arc<Packed>,
+        start: Start,
+        relu: bool,
+    },
+    Copy(Vec<Copy>),
+    Unary(Unary, View),
+    Binary(Binary, Operand, Operand),
+    Interpret {
+        op: Op,
+        arguments: Vec<(ValueId, Argument)>,
+        outputs: Vec<ValueId>,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Of the node, in messages.
+    pub name: String,
+    pub operator: String,
+    /// As `inspect` prints it.
+    pub shape: String,
+    pub stage: Stage,
+    pub kind: Kind,
+    /// None for a step of the interpreter, whose results are slots.
+    pub out: Option<Root>,
+    /// Elements of a row of the result.
+    pub width: usize,
+    /// Floating-point operations a row.
+    pub flop: usize,
+}
+
+impl Step {
+    /// Roots whose rows the step reads.
+    pub fn reads(&self) -> Vec<Root> {
+        let operand = |operand: &Operand| match operand {
+            Operand::View(view) => Some(view.root),
+            Operand::Row(_) => None,
+        };
+        match &self.kind {
+            Kind::Gather { ids, .. } => ids.iter().map(|group| group.root).collect(),
+            Kind::Product { a, start, .. } => match start {
+                Start::Rows(view) => vec![a.root, view.root],
+                _ => vec![a.root],
+            },
+            Kind::Copy(copies) => copies.iter().map(|copy| copy.view.root).collect(),
+            Kind::Unary(_, view) => vec![view.root],
+            Kind::Binary(_, a, b) => operand(a).into_iter().chain(operand(b)).collect(),
+            Kind::Interpret { arguments, .. } => arguments
+                .iter()
+                .flat_map(|(_, argument)| argument.reads())
+                .collect(),
+        }
+    }
+
+    /// What runs it, as `inspect` prints it.
+    pub fn kernel(&self) -> &'static str {
+        match &self.kind {
+            Kind::Gather { .. } => "gather",
+            Kind::Product { relu: true, .. } => "product+relu",
+            Kind::Product { .. } => "product",
+            Kind::Copy(_) => "copy",
+            Kind::Unary(..) | Kind::Binary(..) => "elementwise",
+            Kind::Interpret { .. } => "interpreter",
+        }
+    }
+}
+
+impl Argument {
+    pub fn reads(&self) -> Vec<Root> {
+        match self {
+            Argument::Floats(view) => vec![view.root],
+            Argument::Integers(columns) => columns.iter().map(|column| column.view.root).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Where a root's rows are.
+#[derive(Clone, Debug)]
+pub enum Home {
+    Input(usize),
+    Slot(ValueId),
+    /// One row, which all rows share.
+    Constant(Arc<Tensor>),
+    /// Memory of its own, until [`super::place`] gives it a buffer.
+    Own,
+    /// Inside of another root's rows.
+    Within(View),
+}
+
+#[derive(Clone, Debug)]
+pub struct RootInfo {
+    pub width: usize,
+    pub stage: Stage,
+    pub home: Home,
+    /// A step needs its rows one right after the other.
+    pub pinned: bool,
+}
+
+/// A root as a step finds it.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub stage: Stage,
+    pub memory: Memory,
+    pub from: usize,
+    pub stride: usize,
+}
+
+#[derive(Clone, Debug)]
+pub enum Memory {
+    Input(usize),
+    Slot(ValueId),
+    Constant(Arc<Tensor>),
+    Buffer(usize),
+}

@@ -1,0 +1,156 @@
+//! Tensors of a run: for the interpreter, and for the caller.
+
+use super::run::{Block, Run, Scratch, slot};
+use super::step::{Argument, Stage};
+use crate::interpret::{self, EvalError};
+use crate::ir::{Op, ValueId};
+use crate::pass::domain::Domain;
+use crate::tensor::{Data, Element, Tensor};
+
+impl Run<'_> {
+    pub(super) fn interpret(
+        &self,
+        op: &Op,
+        arguments: &[(ValueId, Argument)],
+        outputs: &[ValueId],
+        block: &Block<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<(), EvalError> {
+        let tensors: Vec<Tensor> = arguments
+            .iter()
+            .map(|(id, argument)| self.tensor(*id, argument, block, scratch))
+            .collect::<Result<_, _>>()?;
+        // Constants are not copied: a table may be most of the model.
+        let tensors: Vec<&Tensor> = arguments
+            .iter()
+            .zip(&tensors)
+            .map(|((_, argument), tensor)| match argument {
+                Argument::Constant(constant) => constant.as_ref(),
+                _ => tensor,
+            })
+            .collect();
+        let results = interpret::eval(op, &tensors, block.rows)?;
+        let memories = match block.stage {
+            Stage::Request => &mut scratch.request,
+            Stage::Pair => &mut scratch.pair,
+        };
+        for (id, tensor) in outputs.iter().zip(results) {
+            memories.slots[id.index()] = Some(tensor);
+        }
+        Ok(())
+    }
+
+    /// The argument for the rows of the block. Of a constant nothing: it is used where it is.
+    fn tensor(
+        &self,
+        id: ValueId,
+        argument: &Argument,
+        block: &Block<'_>,
+        scratch: &Scratch,
+    ) -> Result<Tensor, EvalError> {
+        let fact = self.graph.fact(id);
+        let axis = fact.batch_axis();
+        let empty = Tensor::f32(vec![0], Vec::new());
+        Ok(match argument {
+            Argument::Constant(_) => empty,
+            Argument::ConstantRow(tensor) => match axis {
+                Some(axis) => interpret::repeat(tensor, axis, 1, &vec![0; block.rows]),
+                None => tensor.as_ref().clone(),
+            },
+            Argument::Input(input) => {
+                let tensor = &self.inputs[*input];
+                let (Some(axis), Stage::Pair) = (axis, block.stage) else {
+                    return Ok(tensor.clone());
+                };
+                if self.domains.of(id) == Domain::Request {
+                    interpret::repeat(tensor, axis, self.requests, block.owners)
+                } else {
+                    let rows: Vec<usize> = (block.first..block.first + block.rows).collect();
+                    interpret::repeat(tensor, axis, self.segments.len(), &rows)
+                }
+            }
+            Argument::Slot(id, stage) => {
+                let tensor = slot(scratch, *id, *stage).unwrap_or(&empty);
+                match axis {
+                    Some(axis) if *stage != block.stage => {
+                        interpret::repeat(tensor, axis, self.requests, block.owners)
+                    }
+                    _ => tensor.clone(),
+                }
+            }
+            Argument::Floats(view) => {
+                let shape = interpret::resolve(&fact.shape, block.rows)?;
+                let width = shape.iter().product::<usize>() / block.rows.max(1);
+                let rows = self.rows(view, block, scratch);
+                let mut values = Vec::with_capacity(width * block.rows);
+                (0..block.rows).for_each(|row| values.extend_from_slice(rows.row(row, width)));
+                Tensor::f32(shape, values)
+            }
+            Argument::Integers(columns) => {
+                let shape = interpret::resolve(&fact.shape, block.rows)?;
+                let mut values = Vec::with_capacity(columns.len() * block.rows);
+                for row in 0..block.rows {
+                    for column in columns.iter() {
+                        let (data, stride, index) = self.integers(column.view.root, block, scratch);
+                        let row = index.map_or(row, |index| index[row]);
+                        values.push(data[row * stride + column.view.from].wrapping_add(column.add));
+                    }
+                }
+                Tensor::int(fact.element, shape, values)
+            }
+        })
+    }
+
+    /// Outputs without a row yet, their memory kept.
+    pub(super) fn begin(&self, outputs: &mut Vec<Tensor>) -> Result<(), EvalError> {
+        outputs.truncate(self.program.outputs.len());
+        for (at, (id, _)) in self.program.outputs.iter().enumerate() {
+            let fact = self.graph.fact(*id);
+            let shape = interpret::resolve(&fact.shape, self.segments.len())?;
+            let kept = outputs.get_mut(at).map(|tensor| &mut tensor.data);
+            let data = match (kept, fact.element) {
+                (Some(Data::F32(values)), Element::F32) => {
+                    values.clear();
+                    Data::F32(std::mem::take(values))
+                }
+                (_, Element::F32) => Data::F32(Vec::new()),
+                (_, Element::Bool) => Data::Bool(Vec::new()),
+                _ => Data::Int(Vec::new()),
+            };
+            let tensor = Tensor {
+                element: fact.element,
+                shape,
+                data,
+            };
+            match outputs.get_mut(at) {
+                Some(output) => *output = tensor,
+                None => outputs.push(tensor),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn append(
+        &self,
+        block: &Block<'_>,
+        scratch: &Scratch,
+        outputs: &mut [Tensor],
+    ) -> Result<(), EvalError> {
+        for ((id, argument), output) in self.program.outputs.iter().zip(outputs) {
+            if let (Argument::Floats(view), Data::F32(values)) = (argument, &mut output.data) {
+                let width: usize = output.shape.iter().product::<usize>() / self.segments.len().max(1);
+                let rows = self.rows(view, block, scratch);
+                (0..block.rows).for_each(|row| values.extend_from_slice(rows.row(row, width)));
+                continue;
+            }
+            let tensor = self.tensor(*id, argument, block, scratch)?;
+            match (&mut output.data, tensor.data) {
+                (Data::F32(all), Data::F32(more)) => all.extend(more),
+                (Data::Int(all), Data::Int(more)) => all.extend(more),
+                (Data::Bool(all), Data::Bool(more)) => all.extend(more),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,321 @@
+//! Compiled plans give the interpreter's bits, on every instruction set, however pairs and users come together.
+
+#![allow(clippy::unwrap_used)] // of helpers outside of the tests themselves
+
+mod support;
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex};
+
+use proptest::prelude::*;
+use rank::Model;
+use rank::interpret::{run, run_segmented};
+use rank::ir::{Extent, Fact, Graph, Op};
+use rank::pass::domain::domains;
+use rank::pass::hoist::{Once, hoist};
+use rank::pass::rows::{self, Rows};
+use rank::plan::{InstructionSet, Options, Plan};
+use rank::tensor::{Data, Element, Tensor};
+use support::{answers, hoisted_inputs, inputs, load, models, rows, users};
+
+/// Rows of each answer file.
+const SAMPLES: usize = 5;
+
+/// Bits, whichever NaN a NaN is.
+fn bits(tensors: &[Tensor]) -> Vec<Data> {
+    let canonical = |x: &f32| i64::from(if x.is_nan() { f32::NAN } else { *x }.to_bits());
+    let of = |tensor: &Tensor| match &tensor.data {
+        Data::F32(values) => Data::Int(values.iter().map(canonical).collect()),
+        other => other.clone(),
+    };
+    tensors.iter().map(of).collect()
+}
+
+fn compile(model: &Model, once: &[(String, Once)], instruction_set: InstructionSet) -> Plan {
+    let options = Options {
+        once: once.to_vec(),
+        instruction_set,
+    };
+    Plan::compile(model, &options).unwrap()
+}
+
+fn run_plan(plan: &Plan, inputs: &[Tensor], segments: &[usize]) -> Vec<Tensor> {
+    let (mut scratch, mut outputs) = (plan.scratch(), Vec::new());
+    plan.run(inputs, segments, &mut scratch, &mut outputs).unwrap();
+    outputs
+}
+
+fn picked(inputs: &[Tensor], rows_picked: &[usize]) -> Vec<Tensor> {
+    inputs.iter().map(|input| rows(input, rows_picked)).collect()
+}
+
+/// More rows than a block takes: the samples over and over.
+fn many(rows: usize) -> Vec<usize> {
+    (0..rows).map(|row| (row * 7 + row / 5) % SAMPLES).collect()
+}
+
+struct Loaded {
+    model: Model,
+    inputs: Vec<Tensor>,
+    plans: Vec<Plan>,
+    once: Option<Vec<(String, Once)>>,
+    once_plans: Vec<Plan>,
+}
+
+static MODELS: LazyLock<Mutex<HashMap<String, Arc<Loaded>>>> = LazyLock::new(Mutex::default);
+
+fn loaded(name: &str) -> Arc<Loaded> {
+    let mut models = MODELS.lock().unwrap();
+    let load = || {
+        let model = load(name);
+        let inputs = inputs(&model, &answers(name));
+        let all = |once: &[(String, Once)]| -> Vec<Plan> {
+            let sets = InstructionSet::available().into_iter();
+            sets.map(|set| compile(&model, once, set)).collect()
+        };
+        let plans = all(&[]);
+        let once = users(name);
+        let once_plans = once.as_deref().map(all).unwrap_or_default();
+        Arc::new(Loaded {
+            model,
+            inputs,
+            plans,
+            once,
+            once_plans,
+        })
+    };
+    models.entry(name.to_owned()).or_insert_with(load).clone()
+}
+
+fn independent() -> Vec<String> {
+    let names = models().into_iter();
+    names
+        .filter(|name| loaded(name).model.rows == Rows::Independent)
+        .collect()
+}
+
+#[test]
+fn every_export_gives_the_bits_of_the_interpreter() {
+    for name in models() {
+        let loaded = loaded(&name);
+        let listwise = loaded.model.rows != Rows::Independent;
+        let expected = run(&loaded.model.graph, &loaded.inputs).unwrap();
+        for plan in &loaded.plans {
+            let got = run_plan(plan, &loaded.inputs, &[0; SAMPLES]);
+            let shapes = |tensors: &[Tensor]| tensors.iter().map(|t| t.shape.clone()).collect::<Vec<_>>();
+            assert_eq!(shapes(&got), shapes(&expected), "{name}");
+            assert_eq!(
+                bits(&got),
+                bits(&expected),
+                "{name} on {}",
+                plan.instruction_set()
+            );
+            if listwise {
+                continue;
+            }
+            for count in [0, 1, 6, 13, 301] {
+                let rows = many(count);
+                let got = run_plan(plan, &picked(&loaded.inputs, &rows), &vec![0; count]);
+                let each = picked(&expected, &rows);
+                assert_eq!(
+                    bits(&got),
+                    bits(&each),
+                    "{count} rows of {name} on {}",
+                    plan.instruction_set()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn memory_of_a_run_does_not_leak_into_the_next() {
+    for name in independent() {
+        let loaded = loaded(&name);
+        let expected = run(&loaded.model.graph, &loaded.inputs).unwrap();
+        let plan = loaded.plans.last().unwrap();
+        let (mut scratch, mut outputs) = (plan.scratch(), Vec::new());
+        for count in [40, 3, 0, 17] {
+            let rows = many(count);
+            plan.run(
+                &picked(&loaded.inputs, &rows),
+                &vec![0; count],
+                &mut scratch,
+                &mut outputs,
+            )
+            .unwrap();
+            assert_eq!(bits(&outputs), bits(&picked(&expected, &rows)), "{name}");
+        }
+    }
+}
+
+/// Numbers that arithmetic treats in its own way.
+fn odd(input: &Tensor) -> Tensor {
+    let special = [
+        f32::NAN,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        -0.0,
+        1e-40,
+        -1e-39,
+        f32::MAX,
+        f32::MIN_POSITIVE,
+    ];
+    match &input.data {
+        Data::F32(values) => {
+            let spoilt = values.iter().enumerate().map(|(at, value)| match at % 11 {
+                at if at < special.len() && at % 2 == 0 => special[at],
+                at if at < special.len() => value * special[at],
+                _ => *value,
+            });
+            Tensor::f32(input.shape.clone(), spoilt.collect())
+        }
+        _ => input.clone(),
+    }
+}
+
+#[test]
+fn nan_infinity_and_denormals_come_out_as_the_interpreter_says() {
+    for name in models() {
+        let loaded = loaded(&name);
+        let inputs: Vec<Tensor> = loaded.inputs.iter().map(odd).collect();
+        let expected = run(&loaded.model.graph, &inputs).unwrap();
+        for plan in &loaded.plans {
+            let got = run_plan(plan, &inputs, &[0; SAMPLES]);
+            assert_eq!(
+                bits(&got),
+                bits(&expected),
+                "{name} on {}",
+                plan.instruction_set()
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+
+    #[test]
+    fn a_score_does_not_depend_on_its_batch(
+        name in proptest::sample::select(independent()),
+        rows in proptest::collection::vec(0..SAMPLES, 1..90),
+        cut in any::<proptest::sample::Index>(),
+        set in any::<proptest::sample::Index>(),
+    ) {
+        let loaded = loaded(&name);
+        let plan = set.get(&loaded.plans);
+        let expected = run(&loaded.model.graph, &loaded.inputs).unwrap();
+        let cut = cut.index(rows.len() + 1);
+        for part in [&rows[..], &rows[..cut], &rows[cut..]] {
+            let got = run_plan(plan, &picked(&loaded.inputs, part), &vec![0; part.len()]);
+            prop_assert_eq!(bits(&got), bits(&picked(&expected, part)));
+        }
+    }
+
+    #[test]
+    fn a_user_sent_once_is_the_user_repeated(
+        name in proptest::sample::select(independent().into_iter().filter(|name| users(name).is_some()).collect::<Vec<_>>()),
+        requests in proptest::collection::vec(0..SAMPLES, 1..5),
+        pairs in proptest::collection::vec((0..SAMPLES, any::<proptest::sample::Index>()), 0..90),
+        set in any::<proptest::sample::Index>(),
+    ) {
+        let loaded = loaded(&name);
+        let Some(once) = &loaded.once else { return Ok(()) };
+        let plan = set.get(&loaded.once_plans);
+        let segments: Vec<usize> = pairs.iter().map(|(_, segment)| segment.index(requests.len())).collect();
+        let items: Vec<usize> = pairs.iter().map(|(item, _)| *item).collect();
+        let owners: Vec<usize> = segments.iter().map(|segment| requests[*segment]).collect();
+        let pair_inputs = picked(&loaded.inputs, &items);
+        let split = hoisted_inputs(&loaded.model, once, &picked(&loaded.inputs, &requests), &pair_inputs);
+        let repeated = hoisted_inputs(&loaded.model, once, &picked(&loaded.inputs, &owners), &pair_inputs);
+        let hoisted = hoist(&loaded.model.graph, once).unwrap();
+        let domains = domains(&hoisted.graph, &hoisted.request);
+        let expected = run_segmented(&hoisted.graph, &domains, &split, &segments).unwrap();
+        prop_assert_eq!(bits(&run_plan(plan, &split, &segments)), bits(&expected));
+        let each: Vec<usize> = (0..items.len()).collect();
+        prop_assert_eq!(bits(&run_plan(plan, &repeated, &each)), bits(&expected));
+    }
+}
+
+/// `[N, 2]` ids of a table of 10, offsets 0 and 5.
+fn lookup() -> Model {
+    let mut graph = Graph::default();
+    let ids = graph.add_input("ids", Fact::new(Element::I64, vec![Extent::N, Extent::fixed(2)]));
+    let table = graph.add_constant(
+        "table",
+        Tensor::f32(vec![10, 3], (0..30).map(|i| i as f32).collect()),
+    );
+    let offsets = graph.add_constant("offsets", Tensor::i64(vec![1, 2], vec![0, 5]));
+    let add = Op::Binary(rank::ir::Binary::Add);
+    let shifted = graph.push_one("shifted", add, &[ids, offsets]).unwrap();
+    let rows_found = graph
+        .push_one("found", Op::Gather { axis: 0 }, &[table, shifted])
+        .unwrap();
+    graph.outputs.push(rows_found);
+    let rows = rows::prove(&graph);
+    Model { graph, rows }
+}
+
+#[test]
+fn wrong_input_gets_the_interpreters_error() {
+    let model = lookup();
+    for set in InstructionSet::available() {
+        let plan = compile(&model, &[], set);
+        let (mut scratch, mut outputs) = (plan.scratch(), Vec::new());
+        for values in [vec![0, 5, 1, 1], vec![-11, 0, 1, 1], vec![0, 1, 10, 2]] {
+            let input = [Tensor::i64(vec![2, 2], values)];
+            let expected = run(&model.graph, &input).unwrap_err();
+            let got = plan.run(&input, &[0, 0], &mut scratch, &mut outputs).unwrap_err();
+            assert_eq!(got, expected);
+        }
+        // An error leaves nothing behind.
+        let input = [Tensor::i64(vec![2, 2], vec![0, 1, -10, 4])];
+        plan.run(&input, &[0, 0], &mut scratch, &mut outputs).unwrap();
+        assert_eq!(outputs, run(&model.graph, &input).unwrap());
+        let wrong = [
+            (vec![], vec![0], "input \"ids\": is missing"),
+            (
+                vec![Tensor::i64(vec![1, 3], vec![0; 3])],
+                vec![0],
+                "has shape [1, 3]",
+            ),
+            (
+                vec![Tensor::i64(vec![1, 2], vec![0; 2])],
+                vec![0, 0],
+                "has 1 rows, other inputs have 2",
+            ),
+            (
+                vec![Tensor::f32(vec![1, 2], vec![0.0; 2])],
+                vec![0],
+                "is F32, the model takes I64",
+            ),
+        ];
+        for (input, segments, message) in wrong {
+            let got = plan
+                .run(&input, &segments, &mut scratch, &mut outputs)
+                .unwrap_err();
+            assert!(got.to_string().contains(message), "{got}");
+        }
+    }
+}
+
+#[test]
+fn an_instruction_set_that_the_machine_lacks_is_refused() {
+    let all = [
+        InstructionSet::Portable,
+        InstructionSet::Avx2,
+        InstructionSet::Avx512,
+    ];
+    for set in all
+        .into_iter()
+        .filter(|set| !InstructionSet::available().contains(set))
+    {
+        let options = Options {
+            once: Vec::new(),
+            instruction_set: set,
+        };
+        let reason = Plan::compile(&lookup(), &options).unwrap_err();
+        assert!(reason.contains(&format!("no {set}; it has portable")), "{reason}");
+    }
+    assert!(InstructionSet::available().contains(&InstructionSet::best()));
+}
