@@ -11,8 +11,8 @@ pub fn has_unary(unary: Unary) -> bool {
 
 /// Whether [`binary`] does it.
 pub fn has_binary(binary: Binary) -> bool {
-    use Binary::{Add, Div, Max, Min, Mul, PRelu, Sub};
-    matches!(binary, Add | Div | Max | Min | Mul | PRelu | Sub)
+    use Binary::{Add, Div, Max, Min, Mul, PRelu, Pow, Sub};
+    matches!(binary, Add | Div | Max | Min | Mul | PRelu | Pow | Sub)
 }
 
 on_each_set! {
@@ -77,6 +77,7 @@ fn binary_body(op: Binary, operands: [Rows<'_>; 2], rows: usize, width: usize, o
             Binary::Div => zip(a, b, out, |a, b| a / b),
             Binary::Max => zip(a, b, out, math::max),
             Binary::Min => zip(a, b, out, math::min),
+            Binary::Pow => zip(a, b, out, math::pow),
             Binary::PRelu => zip(a, b, out, |x, slope| if x < 0.0 { x * slope } else { x }),
             _ => unreachable!("has_binary"),
         }

@@ -14,6 +14,7 @@ mod gather;
 mod isa;
 mod pack;
 mod product;
+mod reduce;
 mod rows;
 mod vector;
 
@@ -22,6 +23,7 @@ pub use gather::{Ids, OutsideTable, gather};
 pub use isa::InstructionSet;
 pub use pack::Packed;
 pub use product::{Product, Start, multiply};
+pub use reduce::{Groups, Norm, layer_norm, reduce, softmax};
 pub use rows::{Rows, RowsMut};
 
 /// Compiles a body once for each instruction set. Rust never fuses or reorders floating-point operations by itself, so

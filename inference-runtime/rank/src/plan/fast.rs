@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::compile::Compiler;
 use super::layout::{self, Cell, Moved};
-use super::step::{IdGroup, Kind, Operand, Stage, Start};
+use super::step::{IdGroup, Kind, Linear, Operand, Stage, Start};
 use crate::interpret;
-use crate::ir::{Binary, Node, Op, Unary, ValueId};
+use crate::ir::{Binary, Extent, Node, Op, Reduction, Unary, ValueId};
 use crate::kernel::{self, Packed};
 use crate::tensor::{Element, Tensor};
 
@@ -15,11 +15,15 @@ impl Compiler<'_> {
     pub(super) fn fast(&mut self, node: &Node) -> bool {
         let done = match &node.op {
             Op::Gather { axis: 0 } => self.gather(node),
-            Op::MatMul => self.product(node),
+            Op::MatMul => self.product(node).or_else(|| self.batched(node)),
             Op::Unary(Unary::Relu) => self.relu(node).or_else(|| self.unary(node, Unary::Relu)),
             Op::Unary(unary) => self.unary(node, *unary),
             Op::Binary(Binary::Add) if self.element(node) == Element::I64 => self.offset(node),
+            Op::Binary(Binary::Pow) => self.power(node),
             Op::Binary(binary) => self.binary(node, *binary),
+            Op::Reduce { reduction, axes, .. } => self.reduce(node, *reduction, axes),
+            Op::Softmax { axis, log } => self.softmax(node, *axis, *log),
+            Op::LayerNorm { axis, epsilon } => self.layer_norm(node, *axis, *epsilon),
             Op::Cast(Element::I64) => self.widened(node),
             _ => None,
         };
@@ -63,7 +67,8 @@ impl Compiler<'_> {
         let target = self.graph.shape(node.outputs[0]);
         layout::row_width(target)?;
         let own = self.graph.shape(id);
-        if own.len() != target.len() {
+        let from_end = |shape: &[Extent]| Some(shape.len() - shape.iter().position(|size| !size.is_fixed())?);
+        if from_end(own) != from_end(target) {
             return None;
         }
         let cells = self.cells(id)?;
@@ -128,14 +133,14 @@ impl Compiler<'_> {
         };
         let out = self.output(node)?;
         self.roots[out.0].pinned = parts > 1;
-        let kind = Kind::Product {
+        let linear = Linear {
             a,
             parts,
             weights: Arc::new(Packed::new(matrix, k, n)),
             start,
             relu: false,
         };
-        self.push(node, kind, Some(out), 2 * parts * k * n);
+        self.push(node, Kind::Product(linear), Some(out), 2 * parts * k * n);
         Some(())
     }
 
@@ -169,10 +174,10 @@ impl Compiler<'_> {
     fn relu(&mut self, node: &Node) -> Option<()> {
         let root = self.sole(node.inputs[0])?;
         let step = self.steps.iter_mut().rfind(|step| step.out == Some(root))?;
-        let Kind::Product { relu, .. } = &mut step.kind else {
+        let Kind::Product(linear) = &mut step.kind else {
             return None;
         };
-        *relu = true;
+        linear.relu = true;
         step.name.clone_from(&node.name);
         let cells = self.cells(node.inputs[0])?;
         self.set_cells(node.outputs[0], cells);
@@ -203,7 +208,7 @@ impl Compiler<'_> {
         Some(())
     }
 
-    fn operand(&mut self, node: &Node, id: ValueId) -> Option<Operand> {
+    pub(super) fn operand(&mut self, node: &Node, id: ValueId) -> Option<Operand> {
         let out = node.outputs[0];
         if let Some(constant) = self.plain_constant(id) {
             let shape = layout::row_shape(self.graph.shape(out))?;
@@ -215,5 +220,90 @@ impl Compiler<'_> {
             return Some(Operand::View(self.view(id, &cells)));
         }
         Some(Operand::View(self.repeated(id, &cells)))
+    }
+
+    /// A square is a product, with the same bits as the interpreter's power.
+    fn power(&mut self, node: &Node) -> Option<()> {
+        let exponent = self.plain_constant(node.inputs[1])?;
+        if !exponent.as_f32()?.iter().all(|exponent| *exponent == 2.0) {
+            return self.binary(node, Binary::Pow);
+        }
+        let (id, out) = (node.inputs[0], node.outputs[0]);
+        if self.graph.shape(id) != self.graph.shape(out) {
+            return None;
+        }
+        let cells = self.cells(id)?;
+        let x = Operand::View(self.view(id, &cells));
+        let root = self.output(node)?;
+        self.push(
+            node,
+            Kind::Binary(Binary::Mul, x.clone(), x),
+            Some(root),
+            cells.len(),
+        );
+        Some(())
+    }
+
+    fn reduce(&mut self, node: &Node, reduction: Reduction, axes: &[usize]) -> Option<()> {
+        let id = node.inputs[0];
+        let (first, last) = (*axes.first()?, *axes.last()?);
+        if self.element(node) != Element::F32 || last - first + 1 != axes.len() {
+            return None;
+        }
+        let shape = layout::row_shape(self.graph.shape(id))?;
+        let product = |axes: &[usize]| axes.iter().product();
+        let groups = [
+            product(&shape[..first]),
+            product(&shape[first..=last]),
+            product(&shape[last + 1..]),
+        ];
+        let cells = self.cells(id)?;
+        let x = self.view(id, &cells);
+        let root = self.output(node)?;
+        self.push(node, Kind::Reduce(reduction, x, groups), Some(root), cells.len());
+        Some(())
+    }
+
+    fn softmax(&mut self, node: &Node, axis: usize, log: bool) -> Option<()> {
+        let id = node.inputs[0];
+        let shape = layout::row_shape(self.graph.shape(id))?;
+        if shape[axis + 1..].iter().any(|size| *size != 1) || shape[axis] == 0 {
+            return None;
+        }
+        let groups = [shape[..axis].iter().product(), shape[axis]];
+        let cells = self.cells(id)?;
+        let x = self.view(id, &cells);
+        let root = self.output(node)?;
+        // An exponential is about 16 operations.
+        self.push(
+            node,
+            Kind::Softmax { x, groups, log },
+            Some(root),
+            20 * cells.len(),
+        );
+        Some(())
+    }
+
+    fn layer_norm(&mut self, node: &Node, axis: usize, epsilon: f32) -> Option<()> {
+        let id = node.inputs[0];
+        let shape = layout::row_shape(self.graph.shape(id))?;
+        let mut weights = Vec::new();
+        for id in &node.inputs[1..] {
+            let row = interpret::broadcast(self.plain_constant(*id)?.as_ref(), &shape)?;
+            weights.push(Arc::new(row.as_f32()?.to_vec()));
+        }
+        let mut weights = weights.into_iter();
+        let scale = weights.next()?;
+        let cells = self.cells(id)?;
+        let kind = Kind::LayerNorm {
+            x: self.view(id, &cells),
+            group: shape[axis..].iter().product(),
+            epsilon,
+            scale,
+            bias: weights.next(),
+        };
+        let root = self.output(node)?;
+        self.push(node, kind, Some(root), 8 * cells.len());
+        Some(())
     }
 }

@@ -30,14 +30,17 @@ pub fn whole(root: Root, width: usize) -> Cells {
     Arc::new((0..width).map(|at| Cell { root, at, add: 0 }).collect())
 }
 
-/// Elements that a row of this shape has; `None` unless rows lie one after the other.
+/// Elements that each row of this shape has; `None` unless one axis has the same number of entries for each row. Wherever that
+/// axis is: a root's rows lie one after the other.
 pub fn row_width(shape: &[Extent]) -> Option<usize> {
-    let (first, rest) = shape.split_first()?;
-    let rest = rest
-        .iter()
-        .map(|extent| extent.as_fixed())
-        .try_fold(1_usize, |product, size| product.checked_mul(size?))?;
-    first.per_row()?.checked_mul(rest)
+    let mut growing = shape.iter().filter(|extent| !extent.is_fixed());
+    growing.next()?.per_row()?;
+    if growing.next().is_some() {
+        return None;
+    }
+    row_shape(shape)?
+        .into_iter()
+        .try_fold(1_usize, |product, size| product.checked_mul(size))
 }
 
 /// The shape that a single row has.
@@ -157,9 +160,10 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_wide_only_where_they_lie_together() {
+    fn rows_have_a_width_where_one_axis_grows() {
         assert_eq!(row_width(&extents(&[-2, 3])), Some(6));
-        assert_eq!(row_width(&extents(&[3, -1])), None);
+        assert_eq!(row_width(&extents(&[3, -1])), Some(3));
+        assert_eq!(row_width(&extents(&[-1, -1])), None);
         assert_eq!(row_width(&extents(&[])), None);
     }
 }

@@ -7,13 +7,16 @@
 //! The result is that of the interpreter, bit by bit, on every instruction set. A node without a kernel is run by the
 //! interpreter, on the rows of a block.
 
+mod batched;
 mod compile;
+mod compute;
 mod fast;
 mod layout;
 mod place;
 mod run;
 mod step;
 mod tensors;
+mod views;
 
 pub use crate::kernel::InstructionSet;
 pub use run::Scratch;

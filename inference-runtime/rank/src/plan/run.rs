@@ -1,11 +1,13 @@
 //! Runs a compiled plan: the request's steps over all requests, then the pairs' over blocks of rows that fit the cache.
 
+use std::cell::RefCell;
+
 use super::compile::Program;
 use super::layout::Root;
-use super::step::{Copy, IdGroup, Kind, Memory, Operand, Place, Stage, Start, Step, View};
+use super::step::{Kind, Memory, Operand, Place, Stage, Step, View};
 use crate::interpret::EvalError;
 use crate::ir::{Graph, ValueId};
-use crate::kernel::{self, Ids, InstructionSet, Product, Rows, RowsMut};
+use crate::kernel::{InstructionSet, Packed, Rows};
 use crate::pass::domain::Domains;
 use crate::tensor::Tensor;
 
@@ -14,6 +16,8 @@ use crate::tensor::Tensor;
 pub struct Scratch {
     pub(super) request: Memories,
     pub(super) pair: Memories,
+    /// A matrix that is a value, as the kernel of products reads it.
+    pub(super) packed: RefCell<Packed>,
 }
 
 /// What the steps of a stage have written.
@@ -136,77 +140,7 @@ impl Run<'_> {
         result
     }
 
-    fn compute(
-        &self,
-        step: &Step,
-        place: &Place,
-        block: &Block<'_>,
-        scratch: &Scratch,
-        memory: &mut [f32],
-    ) -> Result<(), EvalError> {
-        let rows = block.rows;
-        let width = step.width;
-        if let Kind::Copy(copies) = &step.kind {
-            self.copy(copies, place, block, scratch, memory);
-            return Ok(());
-        }
-        let mut out = RowsMut {
-            data: &mut memory[place.from..],
-            stride: place.stride,
-        };
-        let view = |view: &View| self.rows(view, block, scratch);
-        match &step.kind {
-            Kind::Gather { table, width, ids } => {
-                let table = (table.as_f32().unwrap_or(&[]), *width);
-                self.gather(table, ids, block, scratch, &mut out)?;
-            }
-            Kind::Product {
-                a,
-                parts,
-                weights,
-                start,
-                relu,
-            } => {
-                let mut a = view(a);
-                let mut start = match start {
-                    Start::Zero => kernel::Start::Zero,
-                    Start::Row(row) => kernel::Start::Row(row),
-                    Start::Rows(rows) => kernel::Start::Rows(view(rows)),
-                };
-                if *parts > 1 {
-                    a.stride = weights.k();
-                    out.stride = weights.n();
-                    if let kernel::Start::Rows(rows) = &mut start {
-                        rows.stride = weights.n();
-                    }
-                }
-                let product = Product {
-                    rows: rows * parts,
-                    a,
-                    weights,
-                    start,
-                    relu: *relu,
-                };
-                kernel::multiply(self.set, &product, &mut out);
-            }
-            Kind::Unary(unary, x) => {
-                let x = view(x);
-                let flat = flat(&[&x], &out, width);
-                let (rows, width) = if flat { (1, rows * width) } else { (rows, width) };
-                kernel::unary(self.set, *unary, x, rows, width, &mut out);
-            }
-            Kind::Binary(binary, a, b) => {
-                let (a, b) = (self.operand(a, block, scratch), self.operand(b, block, scratch));
-                let flat = flat(&[&a, &b], &out, width);
-                let (rows, width) = if flat { (1, rows * width) } else { (rows, width) };
-                kernel::binary(self.set, *binary, [a, b], rows, width, &mut out);
-            }
-            Kind::Copy(_) | Kind::Interpret { .. } => {}
-        }
-        Ok(())
-    }
-
-    fn place(&self, root: Root) -> &Place {
+    pub(super) fn place(&self, root: Root) -> &Place {
         &self.program.places.places[root.0]
     }
 
@@ -231,7 +165,12 @@ impl Run<'_> {
         }
     }
 
-    fn operand<'b>(&'b self, operand: &'b Operand, block: &Block<'b>, scratch: &'b Scratch) -> Rows<'b> {
+    pub(super) fn operand<'b>(
+        &'b self,
+        operand: &'b Operand,
+        block: &Block<'b>,
+        scratch: &'b Scratch,
+    ) -> Rows<'b> {
         match operand {
             Operand::View(view) => self.rows(view, block, scratch),
             Operand::Row(row) => Rows::new(row, 0),
@@ -246,34 +185,6 @@ impl Run<'_> {
         }
         let outside = matches!(place.memory, Memory::Input(_));
         (if outside { block.first * place.stride } else { 0 }, None)
-    }
-
-    fn gather(
-        &self,
-        (table, width): (&[f32], usize),
-        groups: &[IdGroup],
-        block: &Block<'_>,
-        scratch: &Scratch,
-        out: &mut RowsMut<'_>,
-    ) -> Result<(), EvalError> {
-        for group in groups {
-            let (data, stride, index) = self.integers(group.root, block, scratch);
-            let ids = Ids {
-                data,
-                stride,
-                index,
-                columns: &group.columns,
-            };
-            let mut out = RowsMut {
-                data: &mut out.data[group.to..],
-                stride: out.stride,
-            };
-            kernel::gather(table, width, &ids, block.rows, &mut out).map_err(|outside| EvalError::Index {
-                index: outside.index,
-                size: table.len() / width.max(1),
-            })?;
-        }
-        Ok(())
     }
 
     pub(super) fn integers<'b>(
@@ -293,42 +204,6 @@ impl Run<'_> {
         let (skipped, index) = self.first(place, block);
         (&data[skipped.min(data.len())..], place.stride, index)
     }
-
-    fn copy(&self, copies: &[Copy], to: &Place, block: &Block<'_>, scratch: &Scratch, memory: &mut [f32]) {
-        for copy in copies {
-            let from = self.place(copy.view.root);
-            let inside = matches!((&from.memory, &to.memory), (Memory::Buffer(a), Memory::Buffer(b)) if a == b)
-                && from.stage == to.stage;
-            let at = |row: usize| to.from + copy.to + row * to.stride;
-            if inside {
-                let source = |row: usize| from.from + copy.view.from + row * from.stride;
-                for row in 0..block.rows {
-                    if copy.step == 0 {
-                        let value = memory[source(row)];
-                        memory[at(row)..at(row) + copy.len].fill(value);
-                    } else {
-                        memory.copy_within(source(row)..source(row) + copy.len, at(row));
-                    }
-                }
-                continue;
-            }
-            let rows = self.rows(&copy.view, block, scratch);
-            for row in 0..block.rows {
-                let target = &mut memory[at(row)..at(row) + copy.len];
-                if copy.step == 0 {
-                    target.fill(rows.row(row, 1)[0]);
-                } else {
-                    target.copy_from_slice(rows.row(row, copy.len));
-                }
-            }
-        }
-    }
-}
-
-/// Whether all rows lie one right after the other everywhere.
-fn flat(operands: &[&Rows<'_>], out: &RowsMut<'_>, width: usize) -> bool {
-    let together = |rows: &&Rows<'_>| rows.stride == width && rows.index.is_none();
-    out.stride == width && operands.iter().all(together)
 }
 
 pub(super) fn slot(scratch: &Scratch, id: ValueId, stage: Stage) -> Option<&Tensor> {

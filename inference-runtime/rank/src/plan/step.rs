@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::layout::Root;
-use crate::ir::{Binary, Op, Unary, ValueId};
-use crate::kernel::Packed;
+use crate::ir::{Binary, Op, Reduction, Unary, ValueId};
+use crate::kernel::{Groups, Packed};
 use crate::tensor::Tensor;
 
 /// How often a step runs.
@@ -75,6 +75,29 @@ pub enum Argument {
     Slot(ValueId, Stage),
 }
 
+/// Rows times a constant matrix: `parts` products for each row.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    pub a: View,
+    pub parts: usize,
+    pub weights: Arc<Packed>,
+    pub start: Start,
+    pub relu: bool,
+}
+
+/// Products `[matrices, m, k] x [matrices, k, n]` for each row.
+#[derive(Clone, Debug)]
+pub struct Batched {
+    pub sizes: [usize; 4],
+    pub a: Operand,
+    /// From a matrix to the next, and from a row to the next; columns lie together.
+    pub a_strides: [usize; 2],
+    pub b: View,
+    /// From a matrix, a row, a column to the next.
+    pub b_strides: [usize; 3],
+    pub start: Option<Operand>,
+}
+
 #[derive(Clone, Debug)]
 pub enum Kind {
     /// Rows of a table.
@@ -83,17 +106,24 @@ pub enum Kind {
         width: usize,
         ids: Vec<IdGroup>,
     },
-    /// `parts` rows of the product for each row.
-    Product {
-        a: View,
-        parts: usize,
-        weights: Arc<Packed>,
-        start: Start,
-        relu: bool,
-    },
+    Product(Linear),
+    Batched(Box<Batched>),
     Copy(Vec<Copy>),
     Unary(Unary, View),
     Binary(Binary, Operand, Operand),
+    Reduce(Reduction, View, Groups),
+    Softmax {
+        x: View,
+        groups: [usize; 2],
+        log: bool,
+    },
+    LayerNorm {
+        x: View,
+        group: usize,
+        epsilon: f32,
+        scale: Arc<Vec<f32>>,
+        bias: Option<Arc<Vec<f32>>>,
+    },
     Interpret {
         op: Op,
         arguments: Vec<(ValueId, Argument)>,
@@ -127,12 +157,18 @@ impl Step {
         };
         match &self.kind {
             Kind::Gather { ids, .. } => ids.iter().map(|group| group.root).collect(),
-            Kind::Product { a, start, .. } => match start {
-                Start::Rows(view) => vec![a.root, view.root],
-                _ => vec![a.root],
+            Kind::Product(linear) => match linear.start {
+                Start::Rows(view) => vec![linear.a.root, view.root],
+                _ => vec![linear.a.root],
             },
             Kind::Copy(copies) => copies.iter().map(|copy| copy.view.root).collect(),
-            Kind::Unary(_, view) => vec![view.root],
+            Kind::Batched(batched) => {
+                let operands = [Some(&batched.a), batched.start.as_ref()];
+                let roots = operands.into_iter().flatten().filter_map(operand);
+                roots.chain([batched.b.root]).collect()
+            }
+            Kind::Unary(_, view) | Kind::Reduce(_, view, _) => vec![view.root],
+            Kind::Softmax { x, .. } | Kind::LayerNorm { x, .. } => vec![x.root],
             Kind::Binary(_, a, b) => operand(a).into_iter().chain(operand(b)).collect(),
             Kind::Interpret { arguments, .. } => arguments
                 .iter()
@@ -145,9 +181,13 @@ impl Step {
     pub fn kernel(&self) -> &'static str {
         match &self.kind {
             Kind::Gather { .. } => "gather",
-            Kind::Product { relu: true, .. } => "product+relu",
-            Kind::Product { .. } => "product",
+            Kind::Product(linear) if linear.relu => "product+relu",
+            Kind::Product(_) => "product",
+            Kind::Batched(_) => "products",
             Kind::Copy(_) => "copy",
+            Kind::Reduce(..) => "reduce",
+            Kind::Softmax { .. } => "softmax",
+            Kind::LayerNorm { .. } => "layer-norm",
             Kind::Unary(..) | Kind::Binary(..) => "elementwise",
             Kind::Interpret { .. } => "interpreter",
         }

@@ -35,7 +35,11 @@ impl Run<'_> {
             Stage::Pair => &mut scratch.pair,
         };
         for (id, tensor) in outputs.iter().zip(results) {
-            memories.slots[id.index()] = Some(tensor);
+            let axis = self.graph.fact(*id).batch_axis();
+            memories.slots[id.index()] = Some(match axis {
+                Some(axis) if rowwise(&tensor) => rows_first(tensor, axis, block.rows),
+                _ => tensor,
+            });
         }
         Ok(())
     }
@@ -84,7 +88,7 @@ impl Run<'_> {
                 let rows = self.rows(view, block, scratch);
                 let mut values = Vec::with_capacity(width * block.rows);
                 (0..block.rows).for_each(|row| values.extend_from_slice(rows.row(row, width)));
-                Tensor::f32(shape, values)
+                rows_at(Tensor::f32(shape, values), axis.unwrap_or(0), block.rows)
             }
             Argument::Integers(columns) => {
                 let shape = interpret::resolve(&fact.shape, block.rows)?;
@@ -96,7 +100,11 @@ impl Run<'_> {
                         values.push(data[row * stride + column.view.from].wrapping_add(column.add));
                     }
                 }
-                Tensor::int(fact.element, shape, values)
+                rows_at(
+                    Tensor::int(fact.element, shape, values),
+                    axis.unwrap_or(0),
+                    block.rows,
+                )
             }
         })
     }
@@ -153,4 +161,37 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether steps read the tensor by rows; booleans go to the interpreter alone.
+fn rowwise(tensor: &Tensor) -> bool {
+    tensor.element != Element::Bool
+}
+
+/// Elements of each row brought together; the shape stays as it was.
+fn rows_first(tensor: Tensor, axis: usize, rows: usize) -> Tensor {
+    let (outer, inner) = around(&tensor, axis, rows);
+    if outer == 1 {
+        return tensor;
+    }
+    let order = (0..rows).flat_map(|row| (0..outer).map(move |outer| outer * rows + row));
+    let indices = order.flat_map(|part| part * inner..(part + 1) * inner);
+    tensor.pick(tensor.shape.clone(), indices)
+}
+
+/// The way back from [`rows_first`].
+fn rows_at(tensor: Tensor, axis: usize, rows: usize) -> Tensor {
+    let (outer, inner) = around(&tensor, axis, rows);
+    if outer == 1 {
+        return tensor;
+    }
+    let order = (0..outer).flat_map(|outer_at| (0..rows).map(move |row| row * outer + outer_at));
+    let indices = order.flat_map(|part| part * inner..(part + 1) * inner);
+    tensor.pick(tensor.shape.clone(), indices)
+}
+
+/// Elements before the rows' axis, and of a row behind it.
+fn around(tensor: &Tensor, axis: usize, rows: usize) -> (usize, usize) {
+    let outer = tensor.shape[..axis].iter().product::<usize>();
+    (outer, tensor.count() / (outer * rows).max(1))
 }

@@ -1,0 +1,208 @@
+//! What each step's kernel is given.
+
+use super::run::{Block, Run, Scratch};
+use super::step::{Batched, Copy, IdGroup, Kind, Linear, Memory, Place, Start, Step, View};
+use crate::interpret::EvalError;
+use crate::kernel::{self, Ids, Norm, Product, Rows, RowsMut};
+
+impl Run<'_> {
+    pub(super) fn compute(
+        &self,
+        step: &Step,
+        place: &Place,
+        block: &Block<'_>,
+        scratch: &Scratch,
+        memory: &mut [f32],
+    ) -> Result<(), EvalError> {
+        let rows = block.rows;
+        let width = step.width;
+        if let Kind::Copy(copies) = &step.kind {
+            self.copy(copies, place, block, scratch, memory);
+            return Ok(());
+        }
+        let mut out = RowsMut {
+            data: &mut memory[place.from..],
+            stride: place.stride,
+        };
+        let view = |view: &View| self.rows(view, block, scratch);
+        match &step.kind {
+            Kind::Gather { table, width, ids } => {
+                let table = (table.as_f32().unwrap_or(&[]), *width);
+                self.gather(table, ids, block, scratch, &mut out)?;
+            }
+            Kind::Product(linear) => self.product(linear, block, scratch, &mut out),
+            Kind::Unary(unary, x) => {
+                let x = view(x);
+                let flat = flat(&[&x], &out, width);
+                let (rows, width) = if flat { (1, rows * width) } else { (rows, width) };
+                kernel::unary(self.set, *unary, x, rows, width, &mut out);
+            }
+            Kind::Binary(binary, a, b) => {
+                let (a, b) = (self.operand(a, block, scratch), self.operand(b, block, scratch));
+                let flat = flat(&[&a, &b], &out, width);
+                let (rows, width) = if flat { (1, rows * width) } else { (rows, width) };
+                kernel::binary(self.set, *binary, [a, b], rows, width, &mut out);
+            }
+            Kind::Batched(batched) => self.batched(batched, block, scratch, &mut out),
+            Kind::Reduce(reduction, x, groups) => {
+                kernel::reduce(self.set, *reduction, view(x), rows, *groups, &mut out);
+            }
+            Kind::Softmax { x, groups, log } => {
+                kernel::softmax(self.set, view(x), rows, *groups, *log, &mut out);
+            }
+            Kind::LayerNorm {
+                x,
+                group,
+                epsilon,
+                scale,
+                bias,
+            } => {
+                let norm = Norm {
+                    group: *group,
+                    epsilon: *epsilon,
+                    scale,
+                    bias: bias.as_ref().map(|bias| bias.as_slice()),
+                };
+                kernel::layer_norm(self.set, view(x), rows, norm, &mut out);
+            }
+            Kind::Copy(_) | Kind::Interpret { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn product(&self, linear: &Linear, block: &Block<'_>, scratch: &Scratch, out: &mut RowsMut<'_>) {
+        let mut a = self.rows(&linear.a, block, scratch);
+        let mut start = match &linear.start {
+            Start::Zero => kernel::Start::Zero,
+            Start::Row(row) => kernel::Start::Row(row),
+            Start::Rows(view) => kernel::Start::Rows(self.rows(view, block, scratch)),
+        };
+        // Of a row with several parts everything lies together.
+        if linear.parts > 1 {
+            a.stride = linear.weights.k();
+            out.stride = linear.weights.n();
+            if let kernel::Start::Rows(rows) = &mut start {
+                rows.stride = linear.weights.n();
+            }
+        }
+        let product = Product {
+            rows: block.rows * linear.parts,
+            a,
+            weights: &linear.weights,
+            start,
+            relu: linear.relu,
+        };
+        kernel::multiply(self.set, &product, out);
+    }
+
+    fn gather(
+        &self,
+        (table, width): (&[f32], usize),
+        groups: &[IdGroup],
+        block: &Block<'_>,
+        scratch: &Scratch,
+        out: &mut RowsMut<'_>,
+    ) -> Result<(), EvalError> {
+        for group in groups {
+            let (data, stride, index) = self.integers(group.root, block, scratch);
+            let ids = Ids {
+                data,
+                stride,
+                index,
+                columns: &group.columns,
+            };
+            let mut out = RowsMut {
+                data: &mut out.data[group.to..],
+                stride: out.stride,
+            };
+            kernel::gather(table, width, &ids, block.rows, &mut out).map_err(|outside| EvalError::Index {
+                index: outside.index,
+                size: table.len() / width.max(1),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn batched(&self, batched: &Batched, block: &Block<'_>, scratch: &Scratch, out: &mut RowsMut<'_>) {
+        let [matrices, m, k, n] = batched.sizes;
+        let a = self.operand(&batched.a, block, scratch);
+        let b = self.rows(&batched.b, block, scratch);
+        let start = batched
+            .start
+            .as_ref()
+            .map(|start| self.operand(start, block, scratch));
+        let [a_matrix, a_row] = batched.a_strides;
+        let [b_matrix, b_row, b_column] = batched.b_strides;
+        let span = |sizes: [usize; 3], strides: [usize; 3]| {
+            let last = sizes
+                .into_iter()
+                .zip(strides)
+                .map(|(size, stride)| (size.max(1) - 1) * stride);
+            last.sum::<usize>() + 1
+        };
+        let a_width = span([matrices, m, k], [a_matrix, a_row, 1]);
+        let b_width = span([matrices, k, n], batched.b_strides);
+        let mut packed = scratch.packed.borrow_mut();
+        for row in 0..block.rows {
+            let (a, b) = (a.row(row, a_width), b.row(row, b_width));
+            let start = start.map(|start| start.row(row, matrices * m * n));
+            let out = out.row(row, matrices * m * n);
+            for matrix in 0..matrices {
+                if matrix == 0 || b_matrix > 0 {
+                    let b = &b[matrix * b_matrix..];
+                    packed.fill(k, n, |at, column| b[at * b_row + column * b_column]);
+                }
+                let product = Product {
+                    rows: m,
+                    a: Rows::new(&a[matrix * a_matrix..], a_row),
+                    weights: &packed,
+                    start: start.map_or(kernel::Start::Zero, |start| {
+                        kernel::Start::Rows(Rows::new(&start[matrix * m * n..], n))
+                    }),
+                    relu: false,
+                };
+                let mut out = RowsMut {
+                    data: &mut out[matrix * m * n..],
+                    stride: n,
+                };
+                kernel::multiply(self.set, &product, &mut out);
+            }
+        }
+    }
+
+    fn copy(&self, copies: &[Copy], to: &Place, block: &Block<'_>, scratch: &Scratch, memory: &mut [f32]) {
+        for copy in copies {
+            let from = self.place(copy.view.root);
+            let inside = matches!((&from.memory, &to.memory), (Memory::Buffer(a), Memory::Buffer(b)) if a == b)
+                && from.stage == to.stage;
+            let at = |row: usize| to.from + copy.to + row * to.stride;
+            if inside {
+                let source = |row: usize| from.from + copy.view.from + row * from.stride;
+                for row in 0..block.rows {
+                    if copy.step == 0 {
+                        let value = memory[source(row)];
+                        memory[at(row)..at(row) + copy.len].fill(value);
+                    } else {
+                        memory.copy_within(source(row)..source(row) + copy.len, at(row));
+                    }
+                }
+                continue;
+            }
+            let rows = self.rows(&copy.view, block, scratch);
+            for row in 0..block.rows {
+                let target = &mut memory[at(row)..at(row) + copy.len];
+                if copy.step == 0 {
+                    target.fill(rows.row(row, 1)[0]);
+                } else {
+                    target.copy_from_slice(rows.row(row, copy.len));
+                }
+            }
+        }
+    }
+}
+
+/// Whether all rows lie one right after the other everywhere.
+fn flat(operands: &[&Rows<'_>], out: &RowsMut<'_>, width: usize) -> bool {
+    let together = |rows: &&Rows<'_>| rows.stride == width && rows.index.is_none();
+    out.stride == width && operands.iter().all(together)
+}
