@@ -1,5 +1,6 @@
-//! `bench MODEL [NAME|NAME[START:END,...] ...]`: microseconds a pair on one core, for each instruction set, of a model file or
-//! folder on random inputs. What is named comes once a request.
+//! `bench MODEL [--ids=500] [--set=avx2] [NAME|NAME[START:END,...] ...]`: microseconds a pair on one core, for each instruction set, of a model file or
+//! folder on random inputs. What is named comes once a
+//! request; ids are below the number given.
 #![allow(clippy::print_stdout)]
 
 use std::path::Path;
@@ -15,9 +16,6 @@ const ROUNDS: usize = 9;
 /// Each contender, each round.
 const SLICE: Duration = Duration::from_millis(40);
 
-/// Ids below this are in every table of the models that we measure.
-const IDS: u64 = 500;
-
 struct Random(u64);
 
 impl Random {
@@ -27,7 +25,7 @@ impl Random {
     }
 }
 
-fn inputs(plan: &Plan, rows: usize) -> Result<Vec<Tensor>, String> {
+fn inputs(plan: &Plan, rows: usize, ids: u64) -> Result<Vec<Tensor>, String> {
     let mut random = Random(7);
     let mut tensors = Vec::new();
     for input in plan.inputs() {
@@ -45,7 +43,7 @@ fn inputs(plan: &Plan, rows: usize) -> Result<Vec<Tensor>, String> {
                 (0..count).map(|_| random.next().is_multiple_of(2)).collect(),
             ),
             element => {
-                let id = |_| i64::try_from(random.next() % IDS).unwrap_or(0);
+                let id = |_| i64::try_from(random.next() % ids).unwrap_or(0);
                 Tensor::int(element, shape, (0..count).map(id).collect())
             }
         });
@@ -80,8 +78,16 @@ fn median(mut times: Vec<f64>) -> f64 {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (options, arguments): (Vec<String>, Vec<String>) = arguments
+        .into_iter()
+        .partition(|argument| argument.starts_with("--"));
+    let option = |name: &str| options.iter().find_map(|option| option.strip_prefix(name));
+    let ids = option("--ids=").unwrap_or("500");
+    let ids = ids.parse().map_err(|_| format!("--ids={ids} is not a number"))?;
     let [path, once @ ..] = arguments.as_slice() else {
-        return Err("usage: bench MODEL.onnx|FOLDER [NAME|NAME[START:END,...] ...]".into());
+        return Err(
+            "usage: bench MODEL.onnx|FOLDER [--ids=500] [--set=avx2] [NAME|NAME[START:END,...] ...]".into(),
+        );
     };
     let path = Path::new(path);
     let file = if path.is_dir() {
@@ -93,19 +99,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let once: Vec<&str> = once.iter().map(String::as_str).collect();
     let once = parse_once(&once)?;
     let mut plans = Vec::new();
-    for instruction_set in InstructionSet::available() {
+    let wanted = option("--set=");
+    let sets = InstructionSet::available().into_iter();
+    for instruction_set in sets.filter(|set| wanted.is_none_or(|wanted| set.to_string() == wanted)) {
         let options = Options {
             once: once.clone(),
             instruction_set,
         };
         plans.push(Plan::compile(&model, &options)?);
     }
-    if let Some(plan) = plans.last() {
-        println!("{}", plan.describe());
-    }
+    let plan = plans.last().ok_or("this machine lacks that instruction set")?;
+    println!("{}", plan.describe());
     for rows in ROWS {
         let mut times = vec![Vec::new(); plans.len()];
-        let inputs = inputs(&plans[0], rows)?;
+        let inputs = inputs(&plans[0], rows, ids)?;
         let segments = vec![0; rows];
         let mut scratches: Vec<_> = plans.iter().map(Plan::scratch).collect();
         let mut outputs = Vec::new();

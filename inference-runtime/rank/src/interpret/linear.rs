@@ -49,6 +49,7 @@ pub fn matmul(a: &Tensor, b: &Tensor, start: Option<&Tensor>) -> Result<Tensor, 
 }
 
 /// `out += row * matrix`
+#[inline(always)]
 fn multiply_row(row: &[f32], matrix: &[f32], out: &mut [f32]) {
     for (value, weights) in row.iter().zip(matrix.chunks_exact(out.len())) {
         for (out, weight) in out.iter_mut().zip(weights) {
@@ -57,7 +58,8 @@ fn multiply_row(row: &[f32], matrix: &[f32], out: &mut [f32]) {
     }
 }
 
-/// ONNX's GRU, forward, gates in the order z, r, h.
+/// ONNX's GRU, forward, gates in the order z, r, h. Inlined where it is compiled for an instruction set.
+#[inline(always)]
 pub fn gru(hidden: usize, linear_before_reset: bool, inputs: &[&Tensor]) -> Result<Vec<Tensor>, EvalError> {
     let (x, bias) = (inputs[0], floats(inputs[3])?);
     let [steps, rows, width] = x.shape[..] else {
@@ -77,19 +79,22 @@ pub fn gru(hidden: usize, linear_before_reset: bool, inputs: &[&Tensor]) -> Resu
             multiply_row(&x[at..at + width], w, &mut from_input);
             let mut from_state = r_bias.to_vec();
             multiply_row(state, r, &mut from_state);
-            let gate = |at: usize| math::sigmoid(from_input[at] + from_state[at]);
-            let z: Vec<f32> = (0..hidden).map(gate).collect();
-            let reset: Vec<f32> = (hidden..2 * hidden).map(gate).collect();
+            // Loops, not closures: they are inlined where this is compiled for an instruction set.
+            let mut gates = vec![0.0; 2 * hidden];
+            for (gate, (input, state)) in gates.iter_mut().zip(from_input.iter().zip(&from_state)) {
+                *gate = math::sigmoid(input + state);
+            }
+            let (z, reset) = gates.split_at(hidden);
             let mut candidate: Vec<f32> = from_state[2 * hidden..].to_vec();
             if linear_before_reset {
                 candidate
                     .iter_mut()
-                    .zip(&reset)
+                    .zip(reset)
                     .for_each(|(value, reset)| *value *= reset);
             } else {
                 let shrunk: Vec<f32> = state
                     .iter()
-                    .zip(&reset)
+                    .zip(reset)
                     .map(|(state, reset)| state * reset)
                     .collect();
                 let mut gates = r_bias.to_vec();

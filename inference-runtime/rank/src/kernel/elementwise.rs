@@ -27,37 +27,60 @@ fn unary_body(op: Unary, x: Rows<'_>, rows: usize, width: usize, out: &mut RowsM
     }
 }
 
-#[inline(always)]
-fn unary_row(op: Unary, x: &[f32], out: &mut [f32]) {
-    match op {
-        Unary::Abs => map(x, out, f32::abs),
-        Unary::Ceil => map(x, out, f32::ceil),
-        Unary::Elu { alpha } => map(x, out, |x| if x < 0.0 { alpha * (math::exp(x) - 1.0) } else { x }),
-        Unary::Erf => map(x, out, math::erf),
-        Unary::Exp => map(x, out, math::exp),
-        Unary::Floor => map(x, out, f32::floor),
-        Unary::Gelu { tanh } => map(x, out, |x| math::gelu(x, tanh)),
-        Unary::HardSigmoid { alpha, beta } => {
-            map(x, out, |x| math::min(math::max(x.mul_add(alpha, beta), 0.0), 1.0));
+/// The expression for each element. Not a function that takes a closure: a large closure stays a function of its own, compiled
+/// without the instruction set.
+macro_rules! map {
+    ($from:expr, $out:expr, |$x:ident| $result:expr) => {
+        for (out, $x) in $out.iter_mut().zip($from) {
+            let $x = *$x;
+            *out = $result;
         }
-        Unary::LeakyRelu { alpha } => map(x, out, |x| if x < 0.0 { alpha * x } else { x }),
-        Unary::Log => map(x, out, math::log),
-        Unary::Neg => map(x, out, |x| -x),
-        Unary::Reciprocal => map(x, out, |x| 1.0 / x),
-        Unary::Relu => map(x, out, math::relu),
-        Unary::Sigmoid => map(x, out, math::sigmoid),
-        Unary::Softplus => map(x, out, |x| math::relu(x) + math::log(1.0 + math::exp(-x.abs()))),
-        Unary::Sqrt => map(x, out, f32::sqrt),
-        Unary::Tanh => map(x, out, math::tanh),
+    };
+}
+
+#[inline(always)]
+fn unary_row(op: Unary, from: &[f32], out: &mut [f32]) {
+    match op {
+        Unary::Abs => map!(from, out, |x| x.abs()),
+        Unary::Ceil => map!(from, out, |x| x.ceil()),
+        Unary::Elu { alpha } => map!(from, out, |x| if x < 0.0 {
+            alpha * (math::exp(x) - 1.0)
+        } else {
+            x
+        }),
+        Unary::Erf => map!(from, out, |x| math::erf(x)),
+        Unary::Exp => map!(from, out, |x| math::exp(x)),
+        Unary::Floor => map!(from, out, |x| x.floor()),
+        Unary::Gelu { tanh: true } => map!(from, out, |x| math::gelu(x, true)),
+        Unary::Gelu { tanh: false } => map!(from, out, |x| math::gelu(x, false)),
+        Unary::HardSigmoid { alpha, beta } => {
+            map!(from, out, |x| math::min(
+                math::max(x.mul_add(alpha, beta), 0.0),
+                1.0
+            ));
+        }
+        Unary::LeakyRelu { alpha } => map!(from, out, |x| if x < 0.0 { alpha * x } else { x }),
+        Unary::Log => map!(from, out, |x| math::log(x)),
+        Unary::Neg => map!(from, out, |x| -x),
+        Unary::Reciprocal => map!(from, out, |x| 1.0 / x),
+        Unary::Relu => map!(from, out, |x| math::relu(x)),
+        Unary::Sigmoid => map!(from, out, |x| math::sigmoid(x)),
+        Unary::Softplus => map!(from, out, |x| math::relu(x)
+            + math::log(1.0 + math::exp(-x.abs()))),
+        Unary::Sqrt => map!(from, out, |x| x.sqrt()),
+        Unary::Tanh => map!(from, out, |x| math::tanh(x)),
         Unary::IsInf | Unary::IsNan | Unary::Not => unreachable!("has_unary"),
     }
 }
 
-#[inline(always)]
-fn map(x: &[f32], out: &mut [f32], function: impl Fn(f32) -> f32) {
-    for (out, x) in out.iter_mut().zip(x) {
-        *out = function(*x);
-    }
+/// As `map`, of two.
+macro_rules! zip {
+    ($left:expr, $right:expr, $out:expr, |$a:ident, $b:ident| $result:expr) => {
+        for (out, ($a, $b)) in $out.iter_mut().zip($left.iter().zip($right)) {
+            let ($a, $b) = (*$a, *$b);
+            *out = $result;
+        }
+    };
 }
 
 on_each_set! {
@@ -71,22 +94,15 @@ fn binary_body(op: Binary, operands: [Rows<'_>; 2], rows: usize, width: usize, o
         let [a, b] = operands.map(|operand| operand.row(row, width));
         let out = out.row(row, width);
         match op {
-            Binary::Add => zip(a, b, out, |a, b| a + b),
-            Binary::Sub => zip(a, b, out, |a, b| a - b),
-            Binary::Mul => zip(a, b, out, |a, b| a * b),
-            Binary::Div => zip(a, b, out, |a, b| a / b),
-            Binary::Max => zip(a, b, out, math::max),
-            Binary::Min => zip(a, b, out, math::min),
-            Binary::Pow => zip(a, b, out, math::pow),
-            Binary::PRelu => zip(a, b, out, |x, slope| if x < 0.0 { x * slope } else { x }),
+            Binary::Add => zip!(a, b, out, |a, b| a + b),
+            Binary::Sub => zip!(a, b, out, |a, b| a - b),
+            Binary::Mul => zip!(a, b, out, |a, b| a * b),
+            Binary::Div => zip!(a, b, out, |a, b| a / b),
+            Binary::Max => zip!(a, b, out, |a, b| math::max(a, b)),
+            Binary::Min => zip!(a, b, out, |a, b| math::min(a, b)),
+            Binary::Pow => zip!(a, b, out, |a, b| math::pow(a, b)),
+            Binary::PRelu => zip!(a, b, out, |x, slope| if x < 0.0 { x * slope } else { x }),
             _ => unreachable!("has_binary"),
         }
-    }
-}
-
-#[inline(always)]
-fn zip(a: &[f32], b: &[f32], out: &mut [f32], function: impl Fn(f32, f32) -> f32) {
-    for (out, (a, b)) in out.iter_mut().zip(a.iter().zip(b)) {
-        *out = function(*a, *b);
     }
 }

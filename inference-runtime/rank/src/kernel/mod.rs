@@ -14,6 +14,7 @@ mod gather;
 mod isa;
 mod pack;
 mod product;
+mod recurrent;
 mod reduce;
 mod rows;
 mod vector;
@@ -23,8 +24,9 @@ pub use gather::{Ids, OutsideTable, gather};
 pub use isa::InstructionSet;
 pub use pack::Packed;
 pub use product::{Product, Start, multiply};
+pub use recurrent::{Gru, gru};
 pub use reduce::{Groups, Norm, layer_norm, reduce, softmax};
-pub use rows::{Rows, RowsMut};
+pub use rows::{Rows, RowsMut, copy};
 
 /// Compiles a body once for each instruction set. Rust never fuses or reorders floating-point operations by itself, so
 /// that the same source gives the same bits under every one.

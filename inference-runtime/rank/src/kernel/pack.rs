@@ -19,24 +19,39 @@ impl Packed {
     /// From a row-major matrix.
     pub fn new(matrix: &[f32], k: usize, n: usize) -> Self {
         let mut packed = Self::default();
-        packed.fill(k, n, |at, column| matrix[at * n + column]);
+        packed.fill(matrix, [k, n], [n, 1]);
         packed
     }
 
-    /// Packs another matrix into the same memory.
-    #[inline(always)]
-    pub fn fill(&mut self, k: usize, n: usize, weight: impl Fn(usize, usize) -> f32) {
+    /// Packs another matrix `[k, n]` into the same memory; `strides` are from a row, and from a column, to the next.
+    pub fn fill(&mut self, matrix: &[f32], [k, n]: [usize; 2], [row, column]: [usize; 2]) {
         (self.k, self.n) = (k, n);
-        self.lines.resize(n.div_ceil(LANES) * k, Line([0.0; LANES]));
+        let lines = n.div_ceil(LANES) * k;
+        self.lines.clear();
+        self.lines.resize(lines, Line([0.0; LANES]));
         for (panel, lines) in self.lines.chunks_exact_mut(k.max(1)).enumerate() {
-            let width = (n - panel * LANES).min(LANES);
-            for (at, line) in lines.iter_mut().enumerate() {
-                for (lane, value) in line.0.iter_mut().enumerate() {
-                    *value = if lane < width {
-                        weight(at, panel * LANES + lane)
-                    } else {
-                        0.0
-                    };
+            let first = panel * LANES;
+            let width = (n - first).min(LANES);
+            if column == 1 {
+                for (at, line) in lines.iter_mut().enumerate() {
+                    let from = &matrix[at * row + first..at * row + first + width];
+                    line.0.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+                }
+                continue;
+            }
+            for lane in 0..width {
+                let from = &matrix[(first + lane) * column..];
+                if row == 1 {
+                    lines
+                        .iter_mut()
+                        .zip(from)
+                        .for_each(|(line, from)| line.0[lane] = *from);
+                } else {
+                    let from = from.iter().step_by(row);
+                    lines
+                        .iter_mut()
+                        .zip(from)
+                        .for_each(|(line, from)| line.0[lane] = *from);
                 }
             }
         }

@@ -61,3 +61,28 @@ fn check(len: usize, last: Option<usize>, stride: usize, width: usize) {
         "row {last} of {width} floats every {stride} is outside of {len}"
     );
 }
+
+/// Copies what is often too short for a call of `memcpy` to pay.
+#[inline(always)]
+pub fn copy(from: &[f32], to: &mut [f32]) {
+    const SHORT: usize = 64;
+    if to.len() > SHORT {
+        to.copy_from_slice(from);
+        return;
+    }
+    // By arrays of fixed sizes: a loop over what is left would become a call again.
+    let (from, to) = chunks::<8>(from, to);
+    let (from, to) = chunks::<4>(from, to);
+    let (from, to) = chunks::<2>(from, to);
+    if let ([from], [to]) = (from, to) {
+        *to = *from;
+    }
+}
+
+/// Copies whole chunks, and returns the rest.
+#[inline(always)]
+fn chunks<'a, const C: usize>(from: &'a [f32], to: &'a mut [f32]) -> (&'a [f32], &'a mut [f32]) {
+    let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<C>(), to.as_chunks_mut::<C>());
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+    (from_rest, to_rest)
+}

@@ -150,7 +150,7 @@ impl Run<'_> {
             for matrix in 0..matrices {
                 if matrix == 0 || b_matrix > 0 {
                     let b = &b[matrix * b_matrix..];
-                    packed.fill(k, n, |at, column| b[at * b_row + column * b_column]);
+                    packed.fill(b, [k, n], [b_row, b_column]);
                 }
                 let product = Product {
                     rows: m,
@@ -194,7 +194,7 @@ impl Run<'_> {
                 if copy.step == 0 {
                     target.fill(rows.row(row, 1)[0]);
                 } else {
-                    target.copy_from_slice(rows.row(row, copy.len));
+                    kernel::copy(rows.row(row, copy.len), target);
                 }
             }
         }

@@ -178,19 +178,20 @@ impl Step {
     }
 
     /// What runs it, as `inspect` prints it.
-    pub fn kernel(&self) -> &'static str {
-        match &self.kind {
+    pub fn kernel(&self) -> String {
+        let name = match &self.kind {
+            Kind::Copy(copies) => return format!("copy {}", copies.len()),
             Kind::Gather { .. } => "gather",
             Kind::Product(linear) if linear.relu => "product+relu",
             Kind::Product(_) => "product",
             Kind::Batched(_) => "products",
-            Kind::Copy(_) => "copy",
             Kind::Reduce(..) => "reduce",
             Kind::Softmax { .. } => "softmax",
             Kind::LayerNorm { .. } => "layer-norm",
             Kind::Unary(..) | Kind::Binary(..) => "elementwise",
             Kind::Interpret { .. } => "interpreter",
-        }
+        };
+        name.to_owned()
     }
 }
 
