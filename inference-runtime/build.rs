@@ -4,7 +4,7 @@
 use std::error::Error;
 
 /// With the messages inside them.
-const AS_JSON: [&str; 12] = [
+const AS_JSON: [&str; 13] = [
     "ServerMetadataResponse",
     "ModelMetadataResponse",
     "RepositoryIndexResponse",
@@ -12,6 +12,7 @@ const AS_JSON: [&str; 12] = [
     "ModelInput",
     "ModelOutput",
     "ModelDynamicBatching",
+    "ModelParameter",
     "ModelStatisticsResponse",
     "ModelStatistics",
     "InferStatistics",

@@ -10,14 +10,11 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::args::Serve;
-use crate::engine::onnx::OnnxLoader;
-use crate::engine::{Engine, Loader};
 use crate::failure::{LoadFailure, Reason};
-use crate::metrics::Phase;
-use crate::model::config::ModelConfig;
+use crate::metrics::{EngineLabels, Phase};
 use crate::model::folder::{self, ModelFolder};
+use crate::model::loading::{self, Loaded, Wanted};
 use crate::model::uri::ModelUri;
-use crate::model::{ServedModel, warmup};
 use crate::server::grpc::door::Door;
 use crate::server::listener::{self, Connection, Limits};
 use crate::server::route;
@@ -222,29 +219,27 @@ fn build(args: &Serve, folder: &ModelFolder, serving: &Serving) -> Result<Ready,
         serving,
         since: Instant::now(),
     };
-    let mut config = ModelConfig::parse(&folder.read(ModelConfig::FILE)?.unwrap_or_default())?;
-    config.device = args.device.unwrap_or(config.device);
-    let mut loader = OnnxLoader::new()?;
-    let first = loader.load(&folder.model(), config.device)?;
-    config.check(&first.signature)?;
-    let mut model = ServedModel {
+    let wanted = Wanted {
         name: args.model_name.clone(),
         version: args.model_version.clone(),
-        batching: config.batching(&first.signature),
-        signature: Arc::new(first.signature),
-        config: Arc::new(config),
+        device: args.device,
+        workers: args.worker_count(),
     };
-    let mut engines: Vec<Box<dyn Engine>> = vec![first.engine];
-    while engines.len() < args.worker_count() {
-        engines.push(loader.load(&folder.model(), model.config.device)?.engine);
-    }
-    clock.phase("load");
-    let samples = warmup::samples(folder, &model)?;
-    for engine in &mut engines {
-        warmup::warm(engine.as_mut(), &model, &samples)?;
-    }
-    model.batching = warmup::try_joining(engines[0].as_mut(), &model, &samples);
-    clock.phase("warm_up");
+    let Loaded { model, engines } = loading::load(folder, &wanted, |phase| clock.phase(phase))?;
+    let engine = model.chosen.engine.as_str();
+    let not_rank = model.chosen.not_rank.as_ref();
+    tracing::info!(
+        engine,
+        not_rank = not_rank.map(|not| not.reason.as_str()),
+        "engine chosen"
+    );
+    let labels = EngineLabels {
+        model: args.model_name.clone(),
+        version: args.model_version.clone(),
+        engine,
+        not_rank: not_rank.map_or("", |not| not.class.as_str()),
+    };
+    serving.metrics.engine.get_or_create(&labels).set(1);
     let (statistics, load) = (Arc::clone(&serving.statistics), Arc::clone(&serving.load));
     let workers = Workers::start(engines, model.batching, statistics, load).map_err(|error| {
         LoadFailure::permanent(

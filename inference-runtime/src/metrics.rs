@@ -23,6 +23,15 @@ pub struct Phase {
     pub phase: &'static str,
 }
 
+/// Which engine a model runs on, and the class of the reason why that is not `rank`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct EngineLabels {
+    pub model: String,
+    pub version: String,
+    pub engine: &'static str,
+    pub not_rank: &'static str,
+}
+
 type Seconds = Gauge<f64, std::sync::atomic::AtomicU64>;
 
 pub struct Metrics {
@@ -35,6 +44,7 @@ pub struct Metrics {
     pub compute_seconds: Histogram,
     pub batch_requests: Histogram,
     pub load_seconds: Family<Phase, Seconds>,
+    pub engine: Family<EngineLabels, Gauge>,
     pub admitted: Gauge,
     pub admitted_bytes: Gauge,
     pub waiting: Gauge,
@@ -59,6 +69,7 @@ impl Metrics {
             compute_seconds: latency(),
             batch_requests: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             load_seconds: Family::default(),
+            engine: Family::default(),
             admitted: Gauge::default(),
             admitted_bytes: Gauge::default(),
             waiting: Gauge::default(),
@@ -98,6 +109,11 @@ impl Metrics {
         );
         let time = self.load_seconds.clone();
         registry.register_with_unit("load", "Making the model ready, by phase", seconds(), time);
+        registry.register(
+            "engine_info",
+            "The engine that serves the model, and the class of the reason why it is not rank",
+            self.engine.clone(),
+        );
         registry.register(
             "in_flight",
             "Requests admitted and not yet answered",

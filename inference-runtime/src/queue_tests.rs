@@ -46,6 +46,7 @@ impl Asked {
             batch: Batch {
                 inputs: vec![input],
                 rows,
+                lists: vec![],
             },
             priority,
             deadline: queued + left,

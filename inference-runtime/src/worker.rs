@@ -72,12 +72,12 @@ impl Workers {
 
     fn run_each(&self, engine: &mut Timed, jobs: Vec<Job>) {
         for job in jobs {
-            let Some(job) = job.in_time(Instant::now()) else {
+            let Some(mut job) = job.in_time(Instant::now()) else {
                 continue;
             };
             let mut outputs = Outputs::default();
             let started = Instant::now();
-            match engine.run(&job.batch, &mut outputs) {
+            match engine.run(job.batch.take(), &mut outputs) {
                 Ok(infer) => {
                     let phases = Phases {
                         infer,
@@ -102,7 +102,7 @@ impl Workers {
         };
         let input = started.elapsed();
         let mut outputs = Outputs::default();
-        let infer = match engine.run(&batch, &mut outputs) {
+        let infer = match engine.run(batch, &mut outputs) {
             Ok(infer) => infer,
             Err(error) => {
                 tracing::debug!(%error, requests = jobs.len(), "joined requests failed and are run one by one");
@@ -144,7 +144,7 @@ struct Timed {
 
 impl Timed {
     /// One run, and its time. A panic is an error of this run only.
-    fn run(&mut self, batch: &Batch, outputs: &mut Outputs) -> Result<Duration, ApiError> {
+    fn run(&mut self, batch: Batch, outputs: &mut Outputs) -> Result<Duration, ApiError> {
         let started = Instant::now();
         self.clock.begin(started);
         let result = catch_unwind(AssertUnwindSafe(|| self.engine.run(batch, outputs)));

@@ -17,7 +17,7 @@ struct Doubler {
 }
 
 impl Engine for Doubler {
-    fn run(&mut self, batch: &Batch, outputs: &mut Outputs) -> Result<(), RunError> {
+    fn run(&mut self, batch: Batch, outputs: &mut Outputs) -> Result<(), RunError> {
         let _ = self.let_go.recv();
         let _ = self.runs.send(batch.rows);
         let Data::I64(values) = &batch.inputs[0].data else {
@@ -79,6 +79,7 @@ impl Bench {
             batch: Batch {
                 inputs: vec![input],
                 rows: values.len(),
+                lists: vec![],
             },
             priority: Priority::Normal,
             deadline: Instant::now() + timeout,

@@ -20,12 +20,13 @@ pub fn joinable(signature: &Signature) -> bool {
     !signature.inputs.is_empty() && signature.batched() && !elsewhere
 }
 
-/// Whether each input has the batch's rows in front: one row beside many means something else than rows.
+/// Whether each input has the batch's rows, or its lists, in front: one row beside many means something else than rows.
 pub fn uniform(batch: &Batch) -> bool {
+    let counted = |first: usize| first == batch.rows || (first == batch.lists.len() && first > 0);
     batch
         .inputs
         .iter()
-        .all(|tensor| tensor.shape.first() == Some(&batch.rows))
+        .all(|tensor| tensor.shape.first().is_some_and(|first| counted(*first)))
 }
 
 /// Whether two uniform batches of one model differ in nothing but their rows and values.
@@ -53,10 +54,17 @@ pub fn join(batches: &[&Batch]) -> Option<Batch> {
             data.append(&batch.inputs[index].data);
         }
         let mut shape = input.shape.clone();
-        *shape.first_mut()? = rows;
+        *shape.first_mut()? = batches
+            .iter()
+            .map(|batch| batch.inputs[index].shape.first().copied().unwrap_or(0))
+            .sum();
         inputs.push(Tensor { shape, data });
     }
-    Some(Batch { inputs, rows })
+    let lists = batches
+        .iter()
+        .flat_map(|batch| batch.lists.iter().copied())
+        .collect();
+    Some(Batch { inputs, rows, lists })
 }
 
 /// Cuts outputs into one part for each of `rows`. `None` when an output does not have their sum in front.
@@ -106,6 +114,7 @@ mod tests {
         Batch {
             inputs: vec![dense, ids],
             rows,
+            lists: vec![],
         }
     }
 

@@ -1,15 +1,18 @@
 //! Engines: one trait. An engine is synchronous, is owned by one thread, and may keep scratch memory.
 
+pub mod choice;
+pub mod external;
+pub mod layout;
 pub mod merge;
 pub mod onnx;
+pub mod rank;
 pub mod tensor;
 
-use std::path::Path;
-
+pub use choice::{Chosen, EngineName};
+pub use layout::Layout;
 pub use tensor::{Data, Datatype, Tensor};
 
 use crate::failure::LoadFailure;
-use crate::model::config::Device;
 
 /// One dimension of a model's input or output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,15 +60,40 @@ impl Signature {
     }
 }
 
-/// Inputs of one run, in the order of the signature.
+/// Inputs of one run, in the order of the layout's slots.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     pub inputs: Vec<Tensor>,
-    /// First dimension of the inputs: pairs to be scored.
+    /// Pairs to be scored.
     pub rows: usize,
+    /// Pairs of each list, where some inputs have one row a list; else empty.
+    pub lists: Vec<usize>,
 }
 
-/// Outputs of one run, in the order of the signature; kept by the caller, so that memory is used again.
+impl Batch {
+    /// What an engine is given; the number of rows stays.
+    pub fn take(&mut self) -> Batch {
+        Batch {
+            inputs: std::mem::take(&mut self.inputs),
+            lists: std::mem::take(&mut self.lists),
+            rows: self.rows,
+        }
+    }
+
+    /// The list that each pair belongs to.
+    pub fn segments(&self) -> Vec<usize> {
+        if self.lists.is_empty() {
+            return vec![0; self.rows];
+        }
+        let mut segments = Vec::with_capacity(self.rows);
+        for (list, pairs) in self.lists.iter().enumerate() {
+            segments.resize(segments.len() + pairs, list);
+        }
+        segments
+    }
+}
+
+/// Outputs of one run, in the order of the signature.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outputs {
     pub tensors: Vec<Tensor>,
@@ -81,16 +109,13 @@ pub enum RunError {
 }
 
 pub trait Engine: Send {
-    /// Scores `batch`. No async, no blocking beyond the computation.
-    fn run(&mut self, batch: &Batch, outputs: &mut Outputs) -> Result<(), RunError>;
+    /// Scores `batch`, whose memory it may use. No async, no blocking beyond the computation.
+    fn run(&mut self, batch: Batch, outputs: &mut Outputs) -> Result<(), RunError>;
 }
 
-/// Makes engines of one kind; a loaded model makes one engine a worker, sharing what can be shared.
+/// A model as one kind of engine has opened it: makes an engine a worker, which share what can be shared.
 pub trait Loader: Send {
-    fn load(&mut self, model: &Path, device: Device) -> Result<Loaded, LoadFailure>;
-}
-
-pub struct Loaded {
-    pub engine: Box<dyn Engine>,
-    pub signature: Signature,
+    fn signature(&self) -> &Signature;
+    /// `layout` is of this signature.
+    fn engine(&mut self, layout: &Layout) -> Result<Box<dyn Engine>, LoadFailure>;
 }

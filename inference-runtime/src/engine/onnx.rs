@@ -13,14 +13,24 @@ use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 
 use super::{
-    Batch, Data, Datatype, Dim, Engine, Loaded, Loader, Outputs, RunError, Signature, Tensor, TensorSpec,
+    Batch, Data, Datatype, Dim, Engine, Layout, Loader, Outputs, RunError, Signature, Tensor, TensorSpec,
 };
 use crate::failure::{LoadFailure, Reason};
 use crate::model::config::Device;
 
-pub struct OnnxLoader {
+/// ONNX Runtime's library, and what its sessions share.
+struct Library {
     environment: Environment,
     prepacked: PrepackedWeights,
+}
+
+pub struct OnnxLoader {
+    library: Library,
+    model: PathBuf,
+    device: Device,
+    signature: Signature,
+    /// The session that the signature is of, for the first worker.
+    first: Option<Session>,
 }
 
 /// Where ONNX Runtime's library may be, in this order: ORT_DYLIB_PATH, beside the binary (or in `lib` beside
@@ -70,9 +80,9 @@ fn libraries_in(folder: &Path, name: &str) -> Vec<PathBuf> {
     paths
 }
 
-impl OnnxLoader {
-    /// Loads ONNX Runtime itself. Fails when the image has none, or one too old.
-    pub fn new() -> Result<Self, LoadFailure> {
+impl Library {
+    /// Fails when the image has none, or one too old.
+    fn load() -> Result<Self, LoadFailure> {
         let mut errors = Vec::new();
         for path in library_candidates() {
             match ort::init_from(&path) {
@@ -126,33 +136,65 @@ impl OnnxLoader {
     }
 }
 
-impl Loader for OnnxLoader {
-    fn load(&mut self, model: &Path, device: Device) -> Result<Loaded, LoadFailure> {
-        let mut builder = self.builder(device)?;
-        let session = builder.commit_from_file(model).map_err(|error| {
-            invalid(format!("ONNX Runtime does not load model.onnx: {error}; export the model again and check it with onnx.checker"))
-        })?;
-        let signature = Signature {
-            inputs: specs(session.inputs(), "input")?,
-            outputs: specs(session.outputs(), "output")?,
-        };
-        let names = signature.inputs.iter().map(|spec| spec.name.clone()).collect();
-        Ok(Loaded {
-            engine: Box::new(OnnxEngine { session, names }),
-            signature,
+impl OnnxLoader {
+    /// Loads ONNX Runtime itself, and the model.
+    pub fn open(model: &Path, device: Device) -> Result<Self, LoadFailure> {
+        let library = Library::load()?;
+        let session = session(&library, model, device)?;
+        Ok(Self {
+            signature: Signature {
+                inputs: specs(session.inputs(), "input")?,
+                outputs: specs(session.outputs(), "output")?,
+            },
+            first: Some(session),
+            model: model.to_owned(),
+            library,
+            device,
         })
+    }
+}
+
+fn session(library: &Library, model: &Path, device: Device) -> Result<Session, LoadFailure> {
+    library.builder(device)?.commit_from_file(model).map_err(|error| {
+        invalid(format!("ONNX Runtime does not load model.onnx: {error}; export the model again and check it with onnx.checker"))
+    })
+}
+
+impl Loader for OnnxLoader {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn engine(&mut self, layout: &Layout) -> Result<Box<dyn Engine>, LoadFailure> {
+        let session = match self.first.take() {
+            Some(session) => session,
+            None => session(&self.library, &self.model, self.device)?,
+        };
+        Ok(Box::new(OnnxEngine {
+            names: self
+                .signature
+                .inputs
+                .iter()
+                .map(|spec| spec.name.clone())
+                .collect(),
+            layout: layout.clone(),
+            session,
+        }))
     }
 }
 
 struct OnnxEngine {
     session: Session,
     names: Vec<String>,
+    layout: Layout,
 }
 
 impl Engine for OnnxEngine {
-    fn run(&mut self, batch: &Batch, outputs: &mut Outputs) -> Result<(), RunError> {
-        let mut inputs: Vec<(&str, SessionInputValue<'_>)> = Vec::with_capacity(batch.inputs.len());
-        for (name, tensor) in self.names.iter().zip(&batch.inputs) {
+    fn run(&mut self, batch: Batch, outputs: &mut Outputs) -> Result<(), RunError> {
+        // ONNX Runtime knows of no lists.
+        let tensors = self.layout.repeated(batch);
+        let mut inputs: Vec<(&str, SessionInputValue<'_>)> = Vec::with_capacity(tensors.len());
+        for (name, tensor) in self.names.iter().zip(&tensors) {
             let value = view(tensor).map_err(|error| RunError::Failed(format!("input {name:?}: {error}")))?;
             inputs.push((name, value));
         }

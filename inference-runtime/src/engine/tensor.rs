@@ -1,5 +1,33 @@
 //! Tensors as the protocol and the engines see them: typed, row-major, contiguous.
 
+/// What two values must share to be the same: 0 and -0 are not, a NaN and its copy are.
+trait Bits {
+    fn bits(&self) -> u64;
+}
+
+macro_rules! bits {
+    ($($rust:ty),*) => {$(
+        impl Bits for $rust {
+            fn bits(&self) -> u64 {
+                u64::from_le_bytes(widen(self.to_le_bytes()))
+            }
+        }
+    )*};
+}
+bits! { u8, u16, u32, u64, i8, i16, i32, i64, f32, f64 }
+
+impl Bits for bool {
+    fn bits(&self) -> u64 {
+        u64::from(*self)
+    }
+}
+
+fn widen<const N: usize>(bytes: [u8; N]) -> [u8; 8] {
+    let mut wide = [0; 8];
+    wide[..N].copy_from_slice(&bytes);
+    wide
+}
+
 /// Data types of the protocol that a model may use.
 macro_rules! datatypes {
     ($($variant:ident $rust:ty, $protocol:literal;)*) => {
@@ -54,6 +82,44 @@ macro_rules! datatypes {
                     _ => return false,
                 }
                 true
+            }
+
+            /// Appends a range of another's elements; `false` when that is of another datatype or shorter.
+            pub fn append_range(&mut self, other: &Data, range: std::ops::Range<usize>) -> bool {
+                match (self, other) {
+                    $((Data::$variant(own), Data::$variant(more)) => match more.get(range) {
+                        Some(more) => own.extend_from_slice(more),
+                        None => return false,
+                    },)*
+                    _ => return false,
+                }
+                true
+            }
+
+            /// The `columns` of each of `rows`, one after the other, of rows that are `width` long.
+            pub fn cut(&self, width: usize, rows: &[usize], columns: &[std::ops::Range<usize>]) -> Data {
+                let mut cut = self.datatype().with_capacity(rows.len() * columns.iter().map(|range| range.len()).sum::<usize>());
+                match (&mut cut, self) {
+                    $((Data::$variant(cut), Data::$variant(values)) => {
+                        for row in rows {
+                            for range in columns {
+                                cut.extend_from_slice(&values[row * width + range.start..row * width + range.end]);
+                            }
+                        }
+                    })*
+                    _ => unreachable!("both are of one datatype"),
+                }
+                cut
+            }
+
+            /// Whether two rows have the same bits in `columns`.
+            pub fn same(&self, width: usize, (one, other): (usize, usize), columns: &[std::ops::Range<usize>]) -> bool {
+                match self {
+                    $(Data::$variant(values) => columns.iter().all(|range| {
+                        let of = |row: usize| &values[row * width + range.start..row * width + range.end];
+                        of(one).iter().zip(of(other)).all(|(a, b)| a.bits() == b.bits())
+                    }),)*
+                }
             }
 
             /// A copy of the elements in `range`; `None` when it reaches beyond them.
@@ -155,6 +221,14 @@ pub fn from_bytes(datatype: Datatype, bytes: &[u8]) -> Option<Data> {
 pub struct Tensor {
     pub shape: Vec<usize>,
     pub data: Data,
+}
+
+impl Tensor {
+    /// What is left where a tensor was taken out.
+    pub const EMPTY: Tensor = Tensor {
+        shape: Vec::new(),
+        data: Data::U8(Vec::new()),
+    };
 }
 
 #[cfg(test)]

@@ -1,12 +1,16 @@
 //! `config.yaml` of a model: strict, so that a misspelt key is an error and not a default.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rank::pass::hoist::Once;
 use serde::Deserialize;
 
-use crate::engine::{Data, Datatype, Signature, Tensor, merge};
+use crate::engine::layout::Slot;
+use crate::engine::{Data, Datatype, Layout, Signature, Tensor, merge};
 use crate::failure::{LoadFailure, Reason};
+use crate::model::top_k::TopKConfig;
 use crate::queue::Batching;
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
@@ -14,6 +18,52 @@ use crate::queue::Batching;
 pub enum Device {
     Cpu,
     Gpu,
+}
+
+/// Which engine the model's author wants.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineWish {
+    /// `rank` on a CPU if it takes the model, else ONNX Runtime.
+    #[default]
+    Auto,
+    Rank,
+    OnnxRuntime,
+}
+
+/// Inputs, or columns of them, that belong to the request and not to the pair.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RequestInputs {
+    /// As in the file.
+    written: Vec<String>,
+    once: Vec<(String, Once)>,
+}
+
+impl RequestInputs {
+    pub fn parse(written: Vec<String>) -> Result<Self, String> {
+        let texts: Vec<&str> = written.iter().map(String::as_str).collect();
+        let once = rank::parse_once(&texts)?;
+        Ok(Self { once, written })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.once.is_empty()
+    }
+
+    pub fn once(&self) -> &[(String, Once)] {
+        &self.once
+    }
+
+    pub fn written(&self) -> &[String] {
+        &self.written
+    }
+}
+
+impl<'de> Deserialize<'de> for RequestInputs {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = Vec::deserialize(deserializer)?;
+        Self::parse(written).map_err(|error| serde::de::Error::custom(format!("requestInputs: {error}")))
+    }
 }
 
 /// What happens to NaN and infinity.
@@ -30,6 +80,9 @@ pub enum NonFinite {
 pub struct ModelConfig {
     /// Where the model runs. A GPU unless the model says otherwise: nobody pays for a GPU that is not used.
     pub device: Device,
+    pub engine: EngineWish,
+    pub request_inputs: RequestInputs,
+    pub top_k: Option<TopKConfig>,
     /// Largest first dimension of a request.
     pub max_batch_size: usize,
     pub batching: BatchingConfig,
@@ -41,6 +94,9 @@ impl Default for ModelConfig {
     fn default() -> Self {
         Self {
             device: Device::Gpu,
+            engine: EngineWish::default(),
+            request_inputs: RequestInputs::default(),
+            top_k: None,
             max_batch_size: 4096,
             batching: BatchingConfig::default(),
             inputs: BTreeMap::new(),
@@ -80,6 +136,13 @@ pub struct InputConfig {
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct OutputConfig {
     pub non_finite: NonFinite,
+}
+
+/// The first id outside of its column's vocabulary.
+fn outside(ids: impl Iterator<Item = i64>, sizes: &[u64]) -> Option<(usize, i64)> {
+    let outside = |(_, (id, size)): &(usize, (i64, &u64))| u64::try_from(*id).map_or(true, |id| id >= **size);
+    let found = ids.zip(sizes.iter().cycle()).enumerate().find(outside);
+    found.map(|(index, (id, _))| (index, id))
 }
 
 fn invalid(message: String) -> LoadFailure {
@@ -149,6 +212,12 @@ impl ModelConfig {
         }
     }
 
+    /// How the inputs of a model with this signature reach an engine.
+    pub fn layout(&self, signature: &Signature) -> Result<Layout, LoadFailure> {
+        Layout::new(signature, self.request_inputs.once())
+            .map_err(|error| invalid(format!("requestInputs: {error}")))
+    }
+
     /// How requests of a model with this signature are joined.
     pub fn batching(&self, signature: &Signature) -> Batching {
         if !merge::joinable(signature) {
@@ -161,38 +230,40 @@ impl ModelConfig {
         }
     }
 
-    /// What is wrong with the values of an input, if anything: ids outside their vocabulary, NaN, infinity.
-    pub fn refuse_input(&self, name: &str, tensor: &Tensor) -> Result<(), String> {
+    /// What is wrong with the values of an input, or of a part of it, if anything: ids outside their vocabulary, NaN,
+    /// infinity.
+    pub fn refuse_input(&self, input: &str, part: Option<&Slot>, tensor: &Tensor) -> Result<(), String> {
         const DEFAULT: &InputConfig = &InputConfig {
             vocabularies: Vec::new(),
             non_finite: NonFinite::Refuse,
         };
-        let config = self.inputs.get(name).unwrap_or(DEFAULT);
+        let config = self.inputs.get(input).unwrap_or(DEFAULT);
+        let name = part.map_or(input, |part| &part.spec.name);
         if config.non_finite == NonFinite::Refuse
             && let Some(index) = tensor.data.first_non_finite()
         {
             return Err(format!(
                 "input {name:?} has NaN or infinity at element {index}; send finite values, or allow them with \
-                 `inputs.{name}.nonFinite: allow` in config.yaml"
+                 `inputs.{input}.nonFinite: allow` in config.yaml"
             ));
         }
-        let (columns, sizes) = (config.vocabularies.len(), &config.vocabularies);
+        let sizes: Cow<'_, [u64]> = match part {
+            Some(part) if config.vocabularies.len() > 1 => {
+                let places = part.places();
+                places
+                    .iter()
+                    .filter_map(|place| config.vocabularies.get(*place).copied())
+                    .collect()
+            }
+            _ => config.vocabularies.as_slice().into(),
+        };
+        let columns = sizes.len();
         if columns == 0 {
             return Ok(());
         }
-        let outside =
-            |index: usize, id: i64| u64::try_from(id).map_or(true, |id| id >= sizes[index % columns]);
         let found = match &tensor.data {
-            Data::I64(ids) => ids
-                .iter()
-                .enumerate()
-                .find(|(index, id)| outside(*index, **id))
-                .map(|(i, id)| (i, *id)),
-            Data::I32(ids) => ids
-                .iter()
-                .enumerate()
-                .find(|(index, id)| outside(*index, i64::from(**id)))
-                .map(|(i, id)| (i, i64::from(*id))),
+            Data::I64(ids) => outside(ids.iter().copied(), &sizes),
+            Data::I32(ids) => outside(ids.iter().copied().map(i64::from), &sizes),
             _ => None,
         };
         match found {
@@ -227,120 +298,5 @@ impl ModelConfig {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::{Dim, TensorSpec};
-
-    fn signature() -> Signature {
-        let dims = vec![Dim::Named("n".into()), Dim::Fixed(2)];
-        let input = |name: &str, datatype| TensorSpec {
-            name: name.into(),
-            datatype,
-            dims: dims.clone(),
-        };
-        Signature {
-            inputs: vec![input("dense", Datatype::F32), input("sparse", Datatype::I64)],
-            outputs: vec![input("score", Datatype::F32)],
-        }
-    }
-
-    #[test]
-    fn unknown_keys_are_named() {
-        for (text, named) in [
-            ("devise: cpu", "devise"),
-            ("device: tpu", "tpu"),
-            ("inputs: {sparse: {vocabulary: [1]}}", "vocabulary"),
-            ("maxBatchSize: 0", "maxBatchSize"),
-            ("maxBatchSize: many", "maxBatchSize"),
-            ("- a", "config.yaml"),
-            ("batching: {maxRows: 1}", "maxRows"),
-            ("batching: {maxBatchSize: 0}", "batching.maxBatchSize"),
-            (
-                "{maxBatchSize: 8, batching: {maxBatchSize: 9}}",
-                "batching.maxBatchSize is 9",
-            ),
-            ("batching: {maxQueueDelay: 5}", "maxQueueDelay"),
-            ("batching: {maxQueueDelay: soon}", "soon"),
-        ] {
-            let failure = ModelConfig::parse(text).unwrap_err();
-            assert_eq!(failure.reason, Reason::ConfigInvalid);
-            assert!(failure.message.contains(named), "{text}: {}", failure.message);
-        }
-    }
-
-    #[test]
-    fn batching_by_config_and_signature() {
-        let batching = |text: &str, signature: &Signature| {
-            let batching = ModelConfig::parse(text).unwrap().batching(signature);
-            (batching.max_rows, batching.max_delay.as_micros())
-        };
-        assert_eq!(batching("", &signature()), (256, 0));
-        assert_eq!(batching("maxBatchSize: 64", &signature()), (64, 0));
-        let text = "batching: {maxBatchSize: 512, maxQueueDelay: 0.5ms}";
-        assert_eq!(batching(text, &signature()), (512, 500));
-        let mut fixed = signature();
-        fixed.inputs[0].dims[0] = Dim::Fixed(2);
-        assert_eq!(batching(text, &fixed), (1, 0));
-    }
-
-    #[test]
-    fn defaults_want_a_gpu() {
-        assert_eq!(ModelConfig::parse("").unwrap().device, Device::Gpu);
-        assert_eq!(ModelConfig::parse("device: cpu").unwrap().device, Device::Cpu);
-    }
-
-    #[test]
-    fn names_must_be_the_models() {
-        for (text, named) in [
-            ("inputs: {spars: {}}", "inputs.spars"),
-            (
-                "inputs: {dense: {vocabularies: [1]}}",
-                "inputs.dense.vocabularies",
-            ),
-            ("inputs: {sparse: {vocabularies: [1, 2, 3]}}", "3 entries"),
-            ("outputs: {scores: {}}", "outputs.scores"),
-        ] {
-            let failure = ModelConfig::parse(text).unwrap().check(&signature()).unwrap_err();
-            assert!(failure.message.contains(named), "{text}: {}", failure.message);
-        }
-        ModelConfig::parse("inputs: {sparse: {vocabularies: [7, 8]}}")
-            .unwrap()
-            .check(&signature())
-            .unwrap();
-    }
-
-    #[test]
-    fn ids_and_nan_are_refused() {
-        let config = ModelConfig::parse("inputs: {sparse: {vocabularies: [3, 5]}}").unwrap();
-        let ids = |values: Vec<i64>| Tensor {
-            shape: vec![values.len() / 2, 2],
-            data: Data::I64(values),
-        };
-        assert!(config.refuse_input("sparse", &ids(vec![2, 4, 0, 0])).is_ok());
-        for bad in [
-            vec![3, 0],
-            vec![0, 5],
-            vec![-1, 0],
-            vec![i64::MIN, 0],
-            vec![i64::MAX, 0],
-        ] {
-            assert!(
-                config
-                    .refuse_input("sparse", &ids(bad))
-                    .unwrap_err()
-                    .contains("vocabulary")
-            );
-        }
-        let dense = Tensor {
-            shape: vec![1, 2],
-            data: Data::F32(vec![0.0, f32::NAN]),
-        };
-        assert!(
-            config
-                .refuse_input("dense", &dense)
-                .unwrap_err()
-                .contains("element 1")
-        );
-        assert!(config.refuse_output("score", &dense).is_err());
-    }
-}
+#[path = "config_tests.rs"]
+mod tests;

@@ -3,13 +3,15 @@
 pub mod config;
 pub mod digest;
 pub mod folder;
+pub mod loading;
 pub mod source;
+pub mod top_k;
 pub mod uri;
 pub mod warmup;
 
 use std::sync::Arc;
 
-use crate::engine::Signature;
+use crate::engine::{Chosen, Layout, Signature};
 use crate::queue::Batching;
 
 /// What requests need to know of the model that serves them.
@@ -18,7 +20,13 @@ pub struct ServedModel {
     pub name: String,
     pub version: String,
     pub signature: Arc<Signature>,
+    /// How requests' inputs reach the engine.
+    pub layout: Arc<Layout>,
+    /// The engine, and why that one.
+    pub chosen: Arc<Chosen>,
     pub config: Arc<config::ModelConfig>,
+    /// Where the ids of the candidates are, if the configuration says so.
+    pub top_k: Option<top_k::TopK>,
     /// How its requests are joined.
     pub batching: Batching,
 }

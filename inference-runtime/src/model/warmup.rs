@@ -1,7 +1,5 @@
 //! Warm-up: each engine answers the model's samples, or zeros, before the replica is ready.
 
-use std::path::Path;
-
 use super::ServedModel;
 use super::folder::ModelFolder;
 use crate::engine::{Batch, Data, Dim, Engine, Outputs, Tensor, TensorSpec, merge};
@@ -26,32 +24,32 @@ fn invalid(message: String) -> LoadFailure {
     LoadFailure::permanent(Reason::ModelInvalid, message)
 }
 
-/// Reads `samples/NAME.request.json` and `samples/NAME.response.json`.
-pub fn samples(folder: &ModelFolder, model: &ServedModel) -> Result<Vec<Sample>, LoadFailure> {
+/// Names of the samples: of each there is `samples/NAME.request.json`.
+pub fn sample_names(folder: &ModelFolder) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(folder.path.join("samples")) else {
-        return Ok(Vec::new());
+        return Vec::new();
     };
-    let mut names: Vec<String> = entries
-        .flatten()
-        .filter_map(|entry| {
-            Some(
-                entry
-                    .file_name()
-                    .to_str()?
-                    .strip_suffix(".request.json")?
-                    .to_owned(),
-            )
-        })
-        .collect();
+    let name = |entry: std::fs::DirEntry| {
+        let file = entry.file_name();
+        Some(file.to_str()?.strip_suffix(".request.json")?.to_owned())
+    };
+    let mut names: Vec<String> = entries.flatten().filter_map(name).collect();
     names.sort();
     names.truncate(MAX_SAMPLES);
     names
-        .into_iter()
-        .map(|name| sample(&folder.path.join("samples"), name, model))
+}
+
+/// Reads all samples.
+pub fn samples(folder: &ModelFolder, model: &ServedModel) -> Result<Vec<Sample>, LoadFailure> {
+    sample_names(folder)
+        .iter()
+        .map(|name| sample(folder, name, model))
         .collect()
 }
 
-fn sample(folder: &Path, name: String, model: &ServedModel) -> Result<Sample, LoadFailure> {
+/// Reads `samples/NAME.request.json`, and `samples/NAME.response.json` if it is there.
+pub fn sample(folder: &ModelFolder, name: &str, model: &ServedModel) -> Result<Sample, LoadFailure> {
+    let folder = folder.path.join("samples");
     let failed = |file: &str, error: String| invalid(format!("samples/{name}.{file}.json: {error}"));
     let bytes = std::fs::read(folder.join(format!("{name}.request.json")))
         .map_err(|e| failed("request", e.to_string()))?;
@@ -63,7 +61,7 @@ fn sample(folder: &Path, name: String, model: &ServedModel) -> Result<Sample, Lo
         Err(_) => None,
     };
     Ok(Sample {
-        name,
+        name: name.to_owned(),
         batch: parsed.batch,
         expected,
     })
@@ -71,24 +69,28 @@ fn sample(folder: &Path, name: String, model: &ServedModel) -> Result<Sample, Lo
 
 /// Runs every sample, or one batch of zeros when there are none.
 pub fn warm(engine: &mut dyn Engine, model: &ServedModel, samples: &[Sample]) -> Result<(), LoadFailure> {
-    let mut outputs = Outputs::default();
     if samples.is_empty() {
-        let inputs = model.signature.inputs.iter().map(zeros).collect();
-        let run = engine.run(&Batch { inputs, rows: 1 }, &mut outputs);
+        let run = engine.run(zero_pair(model), &mut Outputs::default());
         return run
             .map_err(|error| invalid(format!("the model does not run on zeros: {error}; add samples/")));
     }
-    for sample in samples {
-        let failed = |error: String| invalid(format!("sample {:?}: {error}", sample.name));
-        engine
-            .run(&sample.batch, &mut outputs)
-            .map_err(|error| failed(error.to_string()))?;
-        for (name, expected) in sample.expected.iter().flatten() {
-            let index = model.signature.outputs.iter().position(|spec| spec.name == *name);
-            let actual = index.and_then(|index| outputs.tensors.get(index));
-            let actual = actual.ok_or_else(|| failed(format!("the model has no output {name:?}")))?;
-            compare(name, actual, expected).map_err(failed)?;
-        }
+    samples
+        .iter()
+        .try_for_each(|sample| answers(engine, model, sample))
+}
+
+/// Runs a sample, and compares the answer with the known one.
+pub fn answers(engine: &mut dyn Engine, model: &ServedModel, sample: &Sample) -> Result<(), LoadFailure> {
+    let mut outputs = Outputs::default();
+    let failed = |error: String| invalid(format!("sample {:?}: {error}", sample.name));
+    engine
+        .run(sample.batch.clone(), &mut outputs)
+        .map_err(|error| failed(error.to_string()))?;
+    for (name, expected) in sample.expected.iter().flatten() {
+        let index = model.signature.outputs.iter().position(|spec| spec.name == *name);
+        let actual = index.and_then(|index| outputs.tensors.get(index));
+        let actual = actual.ok_or_else(|| failed(format!("the model has no output {name:?}")))?;
+        compare(name, actual, expected).map_err(failed)?;
     }
     Ok(())
 }
@@ -99,13 +101,9 @@ pub fn try_joining(engine: &mut dyn Engine, model: &ServedModel, samples: &[Samp
     if model.batching.max_rows < 2 {
         return model.batching;
     }
-    let zeros = || Batch {
-        inputs: model.signature.inputs.iter().map(zeros).collect(),
-        rows: 1,
-    };
     let mut parts: Vec<Batch> = samples.iter().map(|sample| sample.batch.clone()).collect();
     if parts.is_empty() {
-        parts.push(zeros());
+        parts.push(zero_pair(model));
     }
     parts.push(varied(&parts[0]));
     parts = parts
@@ -127,14 +125,14 @@ fn joined_equals_single(engine: &mut dyn Engine, model: &ServedModel, parts: &[B
     for part in parts {
         let mut outputs = Outputs::default();
         engine
-            .run(part, &mut outputs)
+            .run(part.clone(), &mut outputs)
             .map_err(|error| error.to_string())?;
         singles.push(outputs);
     }
     let joined = merge::join(&parts.iter().collect::<Vec<_>>()).ok_or("inputs have no rows in front")?;
     let mut outputs = Outputs::default();
     engine
-        .run(&joined, &mut outputs)
+        .run(joined, &mut outputs)
         .map_err(|error| error.to_string())?;
     let rows: Vec<usize> = parts.iter().map(|part| part.rows).collect();
     let split = merge::split(&outputs, &rows).ok_or("an output has not as many rows as the inputs")?;
@@ -163,6 +161,15 @@ fn varied(batch: &Batch) -> Batch {
         }
     }
     batch
+}
+
+/// One pair of zeros.
+fn zero_pair(model: &ServedModel) -> Batch {
+    Batch {
+        inputs: model.layout.slots.iter().map(|slot| zeros(&slot.spec)).collect(),
+        rows: 1,
+        lists: if model.layout.has_lists() { vec![1] } else { vec![] },
+    }
 }
 
 fn zeros(spec: &TensorSpec) -> Tensor {
@@ -212,7 +219,7 @@ mod tests {
     }
 
     impl Engine for Sums {
-        fn run(&mut self, batch: &Batch, outputs: &mut Outputs) -> Result<(), RunError> {
+        fn run(&mut self, batch: Batch, outputs: &mut Outputs) -> Result<(), RunError> {
             let Data::F32(dense) = &batch.inputs[0].data else {
                 return Err(RunError::Refused("no floats".into()));
             };
@@ -232,10 +239,9 @@ mod tests {
     #[test]
     fn listwise_models_are_not_joined() {
         let model = model();
-        let inputs = model.signature.inputs.iter().map(zeros).collect();
         let sample = Sample {
             name: "one".into(),
-            batch: Batch { inputs, rows: 1 },
+            batch: zero_pair(&model),
             expected: None,
         };
         for samples in [vec![], vec![sample]] {

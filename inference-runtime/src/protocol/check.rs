@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use super::ApiError;
 use super::request::WantedOutput;
+use crate::engine::layout::{Place, Sent, Slot};
 use crate::engine::{Batch, Datatype, Dim, Outputs, Tensor, TensorSpec};
 use crate::model::ServedModel;
+use crate::model::top_k::{Asked, IDS};
 
 /// Tensors of one request; no ranking model has as many.
 pub const MAX_TENSORS: usize = 1024;
@@ -37,11 +39,41 @@ pub fn classification(output: &str, count: u64) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// The place of an output in the signature, unless it is among the `wanted` already.
-pub fn output(model: &ServedModel, name: &str, wanted: &[WantedOutput]) -> Result<usize, ApiError> {
-    let outputs = &model.signature.outputs;
-    let Some(index) = outputs.iter().position(|spec| spec.name == name) else {
-        let known = names(outputs);
+/// How many of the best candidates a request wants; `None` means all, as they are. `asked` is its parameter `top_k`.
+pub fn top_k(model: &ServedModel, asked: Option<u64>) -> Result<Option<usize>, ApiError> {
+    let k = match (&model.top_k, asked) {
+        (None, Some(1..)) => {
+            return Err(ApiError::invalid(
+                "parameter \"top_k\": which input has the ids is not known; name it in config.yaml as topK.ids",
+            ));
+        }
+        (None, _) => None,
+        (Some(top_k), None) => top_k.k,
+        (Some(_), Some(k)) => Some(usize::try_from(k).unwrap_or(usize::MAX)),
+    };
+    Ok(k.filter(|k| *k > 0))
+}
+
+/// Outputs of an answer: the model's, and behind them the ids of the best candidates.
+pub fn output_count(model: &ServedModel, top_k: Option<usize>) -> usize {
+    model.signature.outputs.len() + usize::from(top_k.is_some())
+}
+
+fn output_name(model: &ServedModel, index: usize) -> &str {
+    model.signature.outputs.get(index).map_or(IDS, |spec| &spec.name)
+}
+
+/// The place of an output in the signature, or behind it for the ids, unless it is among the `wanted` already.
+pub fn output(
+    model: &ServedModel,
+    name: &str,
+    top_k: Option<usize>,
+    wanted: &[WantedOutput],
+) -> Result<usize, ApiError> {
+    let count = output_count(model, top_k);
+    let Some(index) = (0..count).find(|index| output_name(model, *index) == name) else {
+        let known: Vec<&str> = (0..count).map(|index| output_name(model, index)).collect();
+        let known = known.join(", ");
         let message = format!("output {name:?} is not one of the model's: {known}");
         return Err(ApiError::invalid(message));
     };
@@ -52,13 +84,34 @@ pub fn output(model: &ServedModel, name: &str, wanted: &[WantedOutput]) -> Resul
 }
 
 /// An output of a run, if it may be answered.
-pub fn computed<'a>(model: &ServedModel, index: usize, outputs: &'a Outputs) -> Result<&'a Tensor, ApiError> {
-    let name = &model.signature.outputs[index].name;
+pub fn computed<'a>(
+    model: &'a ServedModel,
+    index: usize,
+    outputs: &'a Outputs,
+) -> Result<(&'a str, &'a Tensor), ApiError> {
+    let name = output_name(model, index);
     let tensor = outputs.tensors.get(index);
     let tensor = tensor.ok_or_else(|| ApiError::internal(format!("output {name:?} was not computed")))?;
     let refused = model.config.refuse_output(name, tensor);
     refused.map_err(ApiError::internal)?;
-    Ok(tensor)
+    Ok((name, tensor))
+}
+
+/// What a request for the `k` best needs, before its batch goes to the engine.
+pub fn asked(model: &ServedModel, k: Option<usize>, batch: &Batch) -> Option<Asked> {
+    Some(model.top_k.as_ref()?.asked(k?, batch))
+}
+
+/// Cuts the outputs down to what a request asked for. What may not be answered is refused before, for every candidate.
+pub fn best(model: &ServedModel, asked: Option<&Asked>, outputs: &mut Outputs) -> Result<(), ApiError> {
+    let (Some(top_k), Some(asked)) = (&model.top_k, asked) else {
+        return Ok(());
+    };
+    for index in 0..model.signature.outputs.len() {
+        computed(model, index, outputs)?;
+    }
+    let cut = top_k.best(asked, outputs);
+    cut.ok_or_else(|| ApiError::internal("top_k: an output has not one row a candidate"))
 }
 
 /// What a tensor is said to be: possible in itself, not yet compared with the model.
@@ -104,52 +157,140 @@ fn names(specs: &[TensorSpec]) -> String {
 
 /// Puts the tensors in the model's order, and checks each against it.
 pub fn batch(mut given: Vec<(String, Tensor)>, model: &ServedModel) -> Result<Batch, ApiError> {
-    let specs = &model.signature.inputs;
     let mut sizes = HashMap::new();
-    let mut inputs = Vec::with_capacity(specs.len());
-    for spec in specs {
-        let Some(index) = given.iter().position(|(name, _)| *name == spec.name) else {
-            return Err(ApiError::invalid(format!(
-                "input {:?} is missing; the model takes {}",
-                spec.name,
-                names(specs)
-            )));
-        };
-        let (name, tensor) = given.swap_remove(index);
-        fits(spec, &tensor, &mut sizes)?;
-        model
-            .config
-            .refuse_input(&name, &tensor)
-            .map_err(ApiError::invalid)?;
-        inputs.push(tensor);
+    let mut sent = Vec::with_capacity(model.layout.places.len());
+    for (spec, place) in model.signature.inputs.iter().zip(&model.layout.places) {
+        sent.push(input(&mut given, model, (spec, place), &mut sizes)?);
     }
     if let Some((name, _)) = given.first() {
-        let twice = specs.iter().any(|spec| spec.name == *name);
-        let message = if twice {
-            "is there twice".to_owned()
+        let specs = &model.signature.inputs;
+        let known = |name: &str| {
+            let slots = &model.layout.slots;
+            specs.iter().any(|spec| spec.name == name) || slots.iter().any(|slot| slot.spec.name == name)
+        };
+        let message = if known(name) {
+            "is there twice, or whole and in parts".to_owned()
         } else {
             format!("is not one of {}", names(specs))
         };
         return Err(ApiError::invalid(format!("input {name:?} {message}")));
     }
-    let batched = specs.first().is_some_and(TensorSpec::batched);
-    let rows = inputs
-        .first()
-        .filter(|_| batched)
-        .and_then(|tensor| tensor.shape.first())
-        .map_or(1, |rows| *rows);
+    let rows = rows(&sent, model)?;
     let limit = model.config.max_batch_size;
     if rows > limit {
         return Err(ApiError::invalid(format!(
             "{rows} rows; at most {limit} are taken (maxBatchSize in config.yaml): split the request"
         )));
     }
-    Ok(Batch { inputs, rows })
+    Ok(model.layout.batch(sent, rows))
 }
 
+/// One of the model's inputs, whole or in its two parts.
+fn input<'a>(
+    given: &mut Vec<(String, Tensor)>,
+    model: &'a ServedModel,
+    (spec, place): (&'a TensorSpec, &Place),
+    sizes: &mut HashMap<&'a str, usize>,
+) -> Result<Sent, ApiError> {
+    let mut take = |name: &str| {
+        let index = given.iter().position(|(own, _)| own == name)?;
+        Some(given.swap_remove(index).1)
+    };
+    let slots = &model.layout.slots;
+    let missing = |name: &str, hint: &str| {
+        let known = names(&model.signature.inputs);
+        ApiError::invalid(format!(
+            "input {name:?} is missing; the model takes {known}{hint}"
+        ))
+    };
+    let values = |tensor: &Tensor, part: Option<&Slot>| {
+        let refused = model.config.refuse_input(&spec.name, part, tensor);
+        refused.map_err(ApiError::invalid)
+    };
+    let whole = take(&spec.name);
+    match (place, whole) {
+        (Place::Whole(slot), Some(tensor)) => {
+            fits(spec, &tensor, slots[*slot].once, sizes)?;
+            values(&tensor, None)?;
+            Ok(Sent::Whole(tensor))
+        }
+        (Place::Split { .. }, Some(tensor)) => {
+            fits(spec, &tensor, false, sizes)?;
+            values(&tensor, None)?;
+            Ok(Sent::Whole(tensor))
+        }
+        (Place::Whole(_), None) => Err(missing(&spec.name, "")),
+        (Place::Split { user, item }, None) => {
+            let mut part = |slot: &'a Slot| {
+                let hint = format!(", {:?} whole or in its parts", spec.name);
+                let tensor = take(&slot.spec.name).ok_or_else(|| missing(&slot.spec.name, &hint))?;
+                fits(&slot.spec, &tensor, slot.once, sizes)?;
+                values(&tensor, Some(slot))?;
+                Ok(tensor)
+            };
+            let (user, item) = (part(&slots[*user])?, part(&slots[*item])?);
+            Ok(Sent::Parts { user, item })
+        }
+    }
+}
+
+/// Pairs of a request: what comes once a list has one row, or as many.
+fn rows(sent: &[Sent], model: &ServedModel) -> Result<usize, ApiError> {
+    let slots = &model.layout.slots;
+    let first = |tensor: &Tensor| tensor.shape.first().copied().unwrap_or(1);
+    if !model.layout.has_lists() {
+        let batched = model.signature.inputs.first().is_some_and(TensorSpec::batched);
+        return Ok(match sent.first() {
+            Some(Sent::Whole(tensor)) if batched => first(tensor),
+            _ => 1,
+        });
+    }
+    // The tensor, its name, and whether it may have one row.
+    let mut counted = Vec::with_capacity(slots.len());
+    for (place, sent) in model.layout.places.iter().zip(sent) {
+        match (place, sent) {
+            (Place::Whole(slot), Sent::Whole(tensor)) => {
+                counted.push((tensor, &slots[*slot].spec, slots[*slot].once))
+            }
+            (Place::Split { item, .. }, Sent::Whole(tensor)) => {
+                counted.push((tensor, &slots[*item].spec, false))
+            }
+            (
+                Place::Split { user, item },
+                Sent::Parts {
+                    user: user_part,
+                    item: item_part,
+                },
+            ) => {
+                counted.push((user_part, &slots[*user].spec, true));
+                counted.push((item_part, &slots[*item].spec, false));
+            }
+            (Place::Whole(_), Sent::Parts { .. }) => {}
+        }
+    }
+    counted.retain(|(_, spec, _)| spec.batched());
+    let rows = counted
+        .iter()
+        .find(|(_, _, once)| !once)
+        .map_or(1, |(tensor, ..)| first(tensor));
+    for (tensor, spec, once) in counted {
+        let own = first(tensor);
+        if own != rows && !(once && own == 1) {
+            let may = if once { "1, or " } else { "" };
+            return Err(ApiError::invalid(format!(
+                "input {:?}: shape is {:?}; its first dimension is {may}{rows}, as in the other inputs",
+                spec.name, tensor.shape
+            )));
+        }
+    }
+    Ok(rows)
+}
+
+/// Whether a tensor is what `spec` says; the rows of what may come `once` are compared later.
 fn fits<'a>(
     spec: &'a TensorSpec,
     tensor: &Tensor,
+    once: bool,
     sizes: &mut HashMap<&'a str, usize>,
 ) -> Result<(), ApiError> {
     let name = &spec.name;
@@ -169,9 +310,10 @@ fn fits<'a>(
             tensor.shape
         ));
     }
-    for (size, dim) in tensor.shape.iter().zip(&spec.dims) {
+    for (axis, (size, dim)) in tensor.shape.iter().zip(&spec.dims).enumerate() {
         let fixed = match dim {
             Dim::Fixed(fixed) => *fixed,
+            Dim::Named(_) if once && axis == 0 => *size,
             Dim::Named(symbol) => *sizes.entry(symbol).or_insert(*size),
             Dim::Any => *size,
         };

@@ -15,7 +15,12 @@ type Parameters = HashMap<String, pb::InferParameter>;
 
 /// Checks a request against the model. Parameters that are not known here are ignored.
 pub fn parse(request: pb::ModelInferRequest, model: &ServedModel) -> Result<InferRequest, ApiError> {
-    let outputs = wanted(&request.outputs, model)?;
+    let top_k = match request.parameters.contains_key("top_k") {
+        true => Some(unsigned(&request.parameters, "top_k")?),
+        false => None,
+    };
+    let top_k = check::top_k(model, top_k)?;
+    let outputs = wanted(&request.outputs, model, top_k)?;
     let terms = Terms::new(
         unsigned(&request.parameters, "timeout")?,
         unsigned(&request.parameters, "priority")?,
@@ -37,9 +42,11 @@ pub fn parse(request: pb::ModelInferRequest, model: &ServedModel) -> Result<Infe
         let name = input.name.clone();
         tensors.push((name, read_tensor(input, raw.next().as_deref())?));
     }
+    let batch = check::batch(tensors, model)?;
     Ok(InferRequest {
         id: Some(request.id).filter(|id| !id.is_empty()),
-        batch: check::batch(tensors, model)?,
+        top_k: check::asked(model, top_k, &batch),
+        batch,
         outputs,
         terms,
     })
@@ -48,9 +55,10 @@ pub fn parse(request: pb::ModelInferRequest, model: &ServedModel) -> Result<Infe
 fn wanted(
     outputs: &[InferRequestedOutputTensor],
     model: &ServedModel,
+    top_k: Option<usize>,
 ) -> Result<Vec<WantedOutput>, ApiError> {
     if outputs.is_empty() {
-        let all = 0..model.signature.outputs.len();
+        let all = 0..check::output_count(model, top_k);
         return Ok(all.map(|index| WantedOutput { index, binary: true }).collect());
     }
     check::tensor_count(outputs.len())?;
@@ -59,7 +67,7 @@ fn wanted(
         let (name, parameters) = (&output.name, &output.parameters);
         check::served("output", name, parameters.contains_key("shared_memory_region"))?;
         check::classification(name, unsigned(parameters, "classification")?)?;
-        let index = check::output(model, name, &wanted)?;
+        let index = check::output(model, name, top_k, &wanted)?;
         wanted.push(WantedOutput { index, binary: true });
     }
     Ok(wanted)
@@ -178,11 +186,10 @@ pub fn encode(
         ..Default::default()
     };
     for output in wanted {
-        let spec = &model.signature.outputs[output.index];
-        let tensor = check::computed(model, output.index, outputs)?;
+        let (name, tensor) = check::computed(model, output.index, outputs)?;
         let size = |size: &usize| i64::try_from(*size).unwrap_or(i64::MAX);
         answer.outputs.push(InferOutputTensor {
-            name: spec.name.clone(),
+            name: name.to_owned(),
             datatype: tensor.data.datatype().name().to_owned(),
             shape: tensor.shape.iter().map(size).collect(),
             ..Default::default()

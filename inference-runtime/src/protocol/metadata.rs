@@ -1,6 +1,8 @@
 //! What clients ask besides scores: metadata, the model's configuration, its statistics, the repository index. The
 //! same messages go out over gRPC and, as JSON, over HTTP.
 
+use std::collections::HashMap;
+
 use super::pb;
 use crate::engine::TensorSpec;
 use crate::model::ServedModel;
@@ -9,15 +11,20 @@ use crate::statistics::{Counts, PhaseTotals, Total};
 use pb::model_metadata_response::TensorMetadata;
 use pb::repository_index_response::ModelIndex;
 
-/// `schedule_policy` is the one with the parameters `priority` and `timeout`.
-const EXTENSIONS: [&str; 5] = [
+/// `pinnace_rank` is our own: what belongs to the request is sent once. `schedule_policy` is the one with the parameters `priority` and `timeout`.
+const EXTENSIONS: [&str; 6] = [
     "binary_tensor_data",
     "model_configuration",
     "model_repository",
+    "pinnace_rank",
     "schedule_policy",
     "statistics",
 ];
-const PLATFORM: &str = "onnxruntime_onnx";
+
+/// In Triton's words: who runs it, and what it is.
+fn platform(model: &ServedModel) -> String {
+    format!("{}_onnx", model.chosen.engine.as_str())
+}
 
 pub fn server() -> pb::ServerMetadataResponse {
     pb::ServerMetadataResponse {
@@ -36,7 +43,7 @@ pub fn model(model: &ServedModel) -> pb::ModelMetadataResponse {
     pb::ModelMetadataResponse {
         name: model.name.clone(),
         versions: vec![model.version.clone()],
-        platform: PLATFORM.to_owned(),
+        platform: platform(model),
         inputs: model.signature.inputs.iter().map(tensor).collect(),
         outputs: model.signature.outputs.iter().map(tensor).collect(),
     }
@@ -61,8 +68,9 @@ pub fn config(model: &ServedModel) -> pb::ModelConfig {
     let delay = model.batching.max_delay.as_micros();
     pb::ModelConfig {
         name: model.name.clone(),
-        platform: PLATFORM.to_owned(),
-        backend: "onnxruntime".to_owned(),
+        platform: platform(model),
+        backend: model.chosen.engine.as_str().to_owned(),
+        parameters: parameters(model),
         max_batch_size: i32::try_from(rows).unwrap_or(i32::MAX),
         input: model.signature.inputs.iter().map(input).collect(),
         output: model.signature.outputs.iter().map(output).collect(),
@@ -72,6 +80,21 @@ pub fn config(model: &ServedModel) -> pb::ModelConfig {
             default_priority_level: Priority::DEFAULT_LEVEL,
         }),
     }
+}
+
+/// The engine, why it is not `rank`, and what may come once.
+fn parameters(model: &ServedModel) -> HashMap<String, pb::ModelParameter> {
+    let mut parameters = vec![("engine", model.chosen.engine.as_str().to_owned())];
+    if let Some(not) = &model.chosen.not_rank {
+        parameters.push(("not_rank", not.reason.clone()));
+    }
+    let once = model.config.request_inputs.written();
+    if !once.is_empty() {
+        parameters.push(("request_inputs", once.join(" ")));
+    }
+    let parameter =
+        |(name, string_value): (&str, String)| (name.to_owned(), pb::ModelParameter { string_value });
+    parameters.into_iter().map(parameter).collect()
 }
 
 fn data_type(spec: &TensorSpec) -> pb::DataType {
@@ -158,6 +181,11 @@ mod tests {
         assert_eq!(config["input"][0]["data_type"], "TYPE_FP32");
         assert_eq!(config["input"][0]["dims"], json!([2]));
         assert_eq!(config["output"][0]["dims"], json!([]));
+        assert_eq!(
+            (&config["backend"], &config["platform"]),
+            (&json!("rank"), &json!("rank_onnx"))
+        );
+        assert_eq!(config["parameters"], json!({"engine": {"string_value": "rank"}}));
         let batching =
             json!({"max_queue_delay_microseconds": 2000, "priority_levels": 3, "default_priority_level": 2});
         assert_eq!(config["dynamic_batching"], batching);

@@ -9,6 +9,7 @@ use super::check::{self, Declared, MAX_TENSORS};
 use super::{ApiError, values};
 use crate::engine::{Batch, Tensor, tensor};
 use crate::model::ServedModel;
+use crate::model::top_k::Asked;
 use crate::priority::Priority;
 
 #[derive(Deserialize)]
@@ -33,6 +34,8 @@ struct RequestParameters {
     timeout: u64,
     #[serde(default)]
     priority: u64,
+    #[serde(default)]
+    top_k: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -83,6 +86,8 @@ pub struct InferRequest {
     pub id: Option<String>,
     pub batch: Batch,
     pub outputs: Vec<WantedOutput>,
+    /// Only the best candidates are wanted.
+    pub top_k: Option<Asked>,
     pub terms: Terms,
 }
 
@@ -121,11 +126,13 @@ pub fn parse(
     };
     let raw: RawRequest<'_> = serde_json::from_slice(json)
         .map_err(|error| ApiError::invalid(format!("the body is not an infer request: {error}")))?;
-    let outputs = wanted(&raw, model)?;
+    let top_k = check::top_k(model, raw.parameters.top_k)?;
+    let outputs = wanted(&raw, model, top_k)?;
     let tensors = tensors(&raw.inputs, binary)?;
     let batch = check::batch(tensors, model)?;
     Ok(InferRequest {
         id: raw.id,
+        top_k: check::asked(model, top_k, &batch),
         batch,
         outputs,
         terms: Terms::new(raw.parameters.timeout, raw.parameters.priority),
@@ -144,8 +151,12 @@ pub fn parse_outputs(body: &[u8]) -> Result<Vec<(String, Tensor)>, ApiError> {
     tensors(&raw.outputs, &[])
 }
 
-fn wanted(raw: &RawRequest<'_>, model: &ServedModel) -> Result<Vec<WantedOutput>, ApiError> {
-    let all = || 0..model.signature.outputs.len();
+fn wanted(
+    raw: &RawRequest<'_>,
+    model: &ServedModel,
+    top_k: Option<usize>,
+) -> Result<Vec<WantedOutput>, ApiError> {
+    let all = || 0..check::output_count(model, top_k);
     let binary = raw.parameters.binary_data_output;
     let Some(outputs) = raw.outputs.as_ref().filter(|outputs| !outputs.is_empty()) else {
         return Ok(all().map(|index| WantedOutput { index, binary }).collect());
@@ -156,7 +167,7 @@ fn wanted(raw: &RawRequest<'_>, model: &ServedModel) -> Result<Vec<WantedOutput>
         check::served("output", &output.name, parameters.shared_memory_region.is_some())?;
         check::classification(&output.name, parameters.classification.unwrap_or(0))?;
         wanted.push(WantedOutput {
-            index: check::output(model, &output.name, &wanted)?,
+            index: check::output(model, &output.name, top_k, &wanted)?,
             binary: parameters.binary_data.unwrap_or(binary),
         });
     }

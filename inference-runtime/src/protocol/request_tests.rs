@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::engine::{Data, Datatype, Dim, Signature, TensorSpec};
+use crate::engine::{Chosen, Data, Datatype, Dim, Layout, Signature, TensorSpec};
 use crate::model::config::ModelConfig;
+use crate::model::top_k::TopK;
 use crate::queue::Batching;
 
 pub fn model() -> ServedModel {
@@ -19,12 +20,18 @@ pub fn model() -> ServedModel {
         ],
         outputs: vec![spec("score", Datatype::F32, vec![rows()])],
     };
-    let config =
-        ModelConfig::parse("device: cpu\nmaxBatchSize: 3\ninputs: {ids: {vocabularies: [10]}}").unwrap();
+    let layout = Layout::new(&signature, &[]).unwrap();
+    let config = ModelConfig::parse(
+        "device: cpu\nmaxBatchSize: 3\ninputs: {ids: {vocabularies: [10]}}\ntopK: {ids: ids}",
+    )
+    .unwrap();
     ServedModel {
         name: "m".into(),
         version: "3".into(),
+        top_k: TopK::of(&config, &signature, &layout).unwrap(),
         signature: Arc::new(signature),
+        layout: Arc::new(layout),
+        chosen: Arc::new(Chosen::RANK),
         config: Arc::new(config),
         batching: Batching {
             max_rows: 3,
@@ -228,5 +235,55 @@ fn zero_rows_are_refused() {
             .unwrap_err()
             .message
             .contains("at least 1")
+    );
+}
+
+#[test]
+fn the_best_are_asked_for() {
+    let asked = |rest: &str| parse(&body(&[IDS, DENSE], rest), None, &model());
+    for (rest, k) in [
+        ("", None),
+        (r#","parameters":{"top_k":0}"#, None),
+        (r#","parameters":{"top_k":1}"#, Some(1)),
+        (r#","parameters":{"top_k":99}"#, Some(2)),
+    ] {
+        let request = asked(rest).unwrap();
+        assert_eq!(request.top_k.as_ref().map(|asked| asked.k), k, "{rest}");
+        assert_eq!(request.outputs.len(), 1 + usize::from(k.is_some()));
+        if let Some(asked) = request.top_k {
+            assert_eq!(asked.ids, Data::I64(vec![7, 8]));
+        }
+    }
+    let only_ids = r#","parameters":{"top_k":1},"outputs":[{"name":"ids"}]"#;
+    assert_eq!(asked(only_ids).unwrap().outputs[0].index, 1);
+    let error = asked(r#","outputs":[{"name":"ids"}]"#).unwrap_err();
+    assert!(error.message.contains("\"ids\" is not one"), "{error}");
+    let mut unknown = model();
+    unknown.top_k = None;
+    let text = body(&[IDS, DENSE], r#","parameters":{"top_k":1}"#);
+    assert!(
+        parse(&text, None, &unknown)
+            .unwrap_err()
+            .message
+            .contains("topK.ids")
+    );
+}
+
+#[test]
+fn a_user_sent_once_is_one_row() {
+    let mut model = model();
+    let once = rank::parse_once(&["dense"]).unwrap();
+    model.layout = Arc::new(Layout::new(&model.signature, &once).unwrap());
+    let user = r#"{"name":"dense","shape":[1,2],"datatype":"FP32","data":[1,2]}"#;
+    let repeated = r#"{"name":"dense","shape":[2,2],"datatype":"FP32","data":[1,2,1,2]}"#;
+    let batch = |dense| parse(&body(&[dense, IDS], ""), None, &model).unwrap().batch;
+    assert_eq!(batch(user), batch(repeated));
+    assert_eq!((batch(user).rows, batch(user).lists), (2, vec![2]));
+    assert_eq!(batch(DENSE).lists, [1, 1]);
+    let three = r#"{"name":"dense","shape":[3,2],"datatype":"FP32","data":[1,2,1,2,1,2]}"#;
+    let error = parse(&body(&[three, IDS], ""), None, &model).unwrap_err();
+    assert!(
+        error.message.contains("its first dimension is 1, or 2"),
+        "{error}"
     );
 }

@@ -2,7 +2,7 @@
 
 use super::request::WantedOutput;
 use super::{ApiError, check};
-use crate::engine::{Data, Outputs, TensorSpec};
+use crate::engine::{Data, Outputs};
 use crate::model::ServedModel;
 use crate::with_numbers;
 
@@ -32,13 +32,12 @@ pub fn encode(
     }
     json.extend_from_slice(b",\"outputs\":[");
     for (place, output) in wanted.iter().enumerate() {
-        let spec: &TensorSpec = &model.signature.outputs[output.index];
-        let tensor = check::computed(model, output.index, outputs)?;
+        let (name, tensor) = check::computed(model, output.index, outputs)?;
         if place > 0 {
             json.push(b',');
         }
         json.extend_from_slice(b"{\"name\":");
-        string(&mut json, &spec.name);
+        string(&mut json, name);
         let head = format!(
             ",\"datatype\":\"{}\",\"shape\":{:?}",
             tensor.data.datatype().name(),
@@ -55,7 +54,7 @@ pub fn encode(
             json.extend_from_slice(size.as_bytes());
         } else {
             json.extend_from_slice(b",\"data\":");
-            numbers(&mut json, &spec.name, &tensor.data)?;
+            numbers(&mut json, name, &tensor.data)?;
             json.push(b'}');
         }
     }

@@ -14,7 +14,7 @@ use super::route::{check_name, loading};
 use super::score;
 use super::state::{Ready, Serving};
 use crate::protocol::pb::grpc_inference_service_server::GrpcInferenceService;
-use crate::protocol::{ApiError, grpc, metadata, pb};
+use crate::protocol::{ApiError, check, grpc, metadata, pb};
 use crate::worker::Done;
 use door::Ticket;
 
@@ -74,7 +74,7 @@ impl Inference {
         );
         ticket.scored(parsed.batch.rows as u64);
         let permit = Arc::clone(&ticket.permit);
-        let done: Done = score::score(
+        let mut done: Done = score::score(
             &self.serving,
             ready,
             (parsed.batch, terms),
@@ -82,6 +82,10 @@ impl Inference {
             ticket.started,
         )
         .await?;
+        check::best(&ready.model, parsed.top_k.as_ref(), &mut done.outputs)?;
+        if let Some(asked) = &parsed.top_k {
+            ticket.returned(asked.k as u64);
+        }
         grpc::encode(&ready.model, parsed.id, &parsed.outputs, &done.outputs)
     }
 }

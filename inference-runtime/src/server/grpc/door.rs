@@ -36,11 +36,18 @@ pub struct Ticket {
     pub timeout: Duration,
     result: OnceLock<Result<(), ApiError>>,
     pairs: AtomicU64,
+    items: AtomicU64,
 }
 
 impl Ticket {
+    /// All of them are returned, unless `returned` says otherwise.
     pub fn scored(&self, pairs: u64) {
         self.pairs.store(pairs, Ordering::Relaxed);
+        self.returned(pairs);
+    }
+
+    pub fn returned(&self, items: u64) {
+        self.items.store(items, Ordering::Relaxed);
     }
 
     /// The first word counts: a message that broke off ends the request, whatever the decoder says then.
@@ -92,7 +99,8 @@ impl Door {
         let undecoded = || ApiError::invalid("the message is not a ModelInferRequest");
         let result = ticket.result.get_or_init(|| Err(undecoded())).as_ref().copied();
         let pairs = ticket.pairs.load(Ordering::Relaxed);
-        let items = if result.is_ok() { pairs } else { 0 };
+        let items = ticket.items.load(Ordering::Relaxed);
+        let items = if result.is_ok() { items } else { 0 };
         score::count(&self.serving, result, &Counts { pairs, items }, started);
         response
     }
@@ -116,6 +124,7 @@ impl Door {
             timeout,
             result: OnceLock::new(),
             pairs: AtomicU64::new(0),
+            items: AtomicU64::new(0),
         })
     }
 }

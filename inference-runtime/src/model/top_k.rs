@@ -1,0 +1,224 @@
+//! The best of a list: the ids of the candidates with the highest scores, and their scores.
+//!
+//! Ranked by score in total order (0 above -0), a NaN below everything; then by id, then by place in the request. So
+//! the order is the same on every replica, and however the candidates were sent.
+
+use std::cmp::Ordering;
+
+use serde::Deserialize;
+
+use super::config::ModelConfig;
+use crate::engine::layout::Place;
+use crate::engine::{Batch, Data, Datatype, Dim, Layout, Outputs, Signature, Tensor, TensorSpec};
+use crate::failure::{LoadFailure, Reason};
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct TopKConfig {
+    /// Input whose values are the candidates' ids: `NAME`, or `NAME[COLUMN]` for one column.
+    pub ids: String,
+    /// Output that ranks; may be left out when there is one.
+    pub score: Option<String>,
+    /// How many are answered when a request does not say.
+    pub k: Option<usize>,
+}
+
+/// Where ids and scores are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopK {
+    slot: usize,
+    column: usize,
+    /// In the signature.
+    score: usize,
+    pub k: Option<usize>,
+}
+
+/// What a request asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    pub k: usize,
+    /// One a pair.
+    pub ids: Data,
+}
+
+/// Name of the output with the ids.
+pub const IDS: &str = "ids";
+
+impl TopK {
+    /// Finds what the configuration names.
+    pub fn of(
+        config: &ModelConfig,
+        signature: &Signature,
+        layout: &Layout,
+    ) -> Result<Option<Self>, LoadFailure> {
+        let Some(config) = &config.top_k else {
+            return Ok(None);
+        };
+        let found = Self::find(config, signature, layout);
+        let invalid =
+            |error| LoadFailure::permanent(Reason::ConfigInvalid, format!("config.yaml: topK{error}"));
+        found.map(Some).map_err(invalid)
+    }
+
+    fn find(config: &TopKConfig, signature: &Signature, layout: &Layout) -> Result<Self, String> {
+        if config.k == Some(0) {
+            return Err(".k is 0; it is at least 1, or left out".to_owned());
+        }
+        if !signature.batched() {
+            return Err(": the model has inputs or outputs without rows in front".to_owned());
+        }
+        if signature.outputs.iter().any(|spec| spec.name == IDS) {
+            return Err(format!(
+                ": the model has an output {IDS:?} of its own; rename it in the graph"
+            ));
+        }
+        let (slot, column) = ids(&config.ids, signature, layout).map_err(|error| format!(".ids: {error}"))?;
+        let score =
+            score(config.score.as_deref(), &signature.outputs).map_err(|error| format!(".score: {error}"))?;
+        Ok(Self {
+            slot,
+            column,
+            score,
+            k: config.k,
+        })
+    }
+
+    /// What a request for the `k` best needs once its inputs have gone to the engine.
+    pub fn asked(&self, k: usize, batch: &Batch) -> Asked {
+        let tensor = &batch.inputs[self.slot];
+        let width = tensor.shape.get(1).copied().unwrap_or(1);
+        let rows: Vec<usize> = (0..batch.rows).collect();
+        let column = self.column..self.column + 1;
+        Asked {
+            k: k.min(batch.rows),
+            ids: tensor.data.cut(width, &rows, std::slice::from_ref(&column)),
+        }
+    }
+
+    /// Cuts each output down to the best rows, best first, and adds their ids. `None` when an output has other rows.
+    pub fn best(&self, asked: &Asked, outputs: &mut Outputs) -> Option<()> {
+        let order = match &outputs.tensors.get(self.score)?.data {
+            Data::F32(scores) => order(scores.iter().map(|score| f64::from(*score)), asked),
+            Data::F64(scores) => order(scores.iter().copied(), asked),
+            _ => return None,
+        };
+        let rows = asked.ids.count();
+        let ids = Tensor {
+            shape: vec![rows],
+            data: asked.ids.clone(),
+        };
+        outputs.tensors.push(ids);
+        for tensor in &mut outputs.tensors {
+            if tensor.shape.first() != Some(&rows) {
+                return None;
+            }
+            let width = tensor.shape[1..].iter().product();
+            tensor.data = tensor.data.cut(width, &order, std::slice::from_ref(&(0..width)));
+            tensor.shape[0] = order.len();
+        }
+        Some(())
+    }
+}
+
+/// Places of the best candidates, best first.
+fn order(scores: impl Iterator<Item = f64>, asked: &Asked) -> Vec<usize> {
+    let scores: Vec<f64> = scores.collect();
+    let id = |place: usize| match &asked.ids {
+        Data::I64(ids) => ids.get(place).copied(),
+        Data::I32(ids) => ids.get(place).copied().map(i64::from),
+        _ => None,
+    };
+    let compare = |a: &usize, b: &usize| {
+        by_score(scores[*a], scores[*b])
+            .then_with(|| id(*a).cmp(&id(*b)))
+            .then_with(|| a.cmp(b))
+    };
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    let k = asked.k.min(order.len());
+    if k < order.len() && k > 0 {
+        order.select_nth_unstable_by(k - 1, compare);
+    }
+    order.truncate(k);
+    order.sort_unstable_by(compare);
+    order
+}
+
+fn by_score(a: f64, b: f64) -> Ordering {
+    match (a.is_nan(), b.is_nan()) {
+        (false, false) => b.total_cmp(&a),
+        (a, b) => a.cmp(&b),
+    }
+}
+
+/// The slot and column that hold the ids.
+fn ids(written: &str, signature: &Signature, layout: &Layout) -> Result<(usize, usize), String> {
+    let (name, column) = match written.split_once('[') {
+        None => (written, None),
+        Some((name, rest)) => {
+            let column = rest
+                .strip_suffix(']')
+                .and_then(|column| column.parse::<usize>().ok());
+            let column = column.ok_or_else(|| format!("{written:?} is neither NAME nor NAME[COLUMN]"))?;
+            (name, Some(column))
+        }
+    };
+    let input = signature.inputs.iter().position(|spec| spec.name == name);
+    let input = input.ok_or_else(|| {
+        let known: Vec<&str> = signature.inputs.iter().map(|spec| spec.name.as_str()).collect();
+        format!("the model has no input {name:?}; it has {}", known.join(", "))
+    })?;
+    let spec = &signature.inputs[input];
+    if !matches!(spec.datatype, Datatype::I64 | Datatype::I32) {
+        return Err(format!(
+            "input {name:?} is {}, ids are INT64 or INT32",
+            spec.datatype.name()
+        ));
+    }
+    let column = match (&spec.dims[1..], column) {
+        ([], None | Some(0)) | ([Dim::Fixed(1)], None) => 0,
+        ([Dim::Fixed(width)], Some(column)) if column < *width => column,
+        _ => {
+            let shape = spec.protocol_shape();
+            return Err(format!(
+                "input {name:?} has shape {shape:?}; name one of its columns, as {name}[0]"
+            ));
+        }
+    };
+    let once = || format!("{written} comes once a request (requestInputs), ids are the pairs'");
+    match &layout.places[input] {
+        Place::Whole(slot) if layout.slots[*slot].once => Err(once()),
+        Place::Whole(slot) => Ok((*slot, column)),
+        Place::Split { item, .. } => {
+            let places = layout.slots[*item].places();
+            let own = places.iter().position(|place| *place == column);
+            own.map(|own| (*item, own)).ok_or_else(once)
+        }
+    }
+}
+
+fn score(name: Option<&str>, outputs: &[TensorSpec]) -> Result<usize, String> {
+    let known: Vec<&str> = outputs.iter().map(|spec| spec.name.as_str()).collect();
+    let index = match name {
+        None if outputs.len() == 1 => 0,
+        None => return Err(format!("name the output that ranks: one of {}", known.join(", "))),
+        Some(name) => {
+            let index = known.iter().position(|known| *known == name);
+            index.ok_or_else(|| format!("the model has no output {name:?}; it has {}", known.join(", ")))?
+        }
+    };
+    let spec = &outputs[index];
+    let one_a_pair = matches!(spec.dims[1..], [] | [Dim::Fixed(1)]);
+    if !one_a_pair || !matches!(spec.datatype, Datatype::F32 | Datatype::F64) {
+        return Err(format!(
+            "output {:?} is {} {:?}; it ranks with one FP32 or FP64 a pair",
+            spec.name,
+            spec.datatype.name(),
+            spec.protocol_shape()
+        ));
+    }
+    Ok(index)
+}
+
+#[cfg(test)]
+#[path = "top_k_tests.rs"]
+mod tests;
