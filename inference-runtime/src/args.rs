@@ -10,7 +10,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[command(
     name = "pinnace-runtime",
     version,
-    about = "Serves ranking models over the Open Inference Protocol V2"
+    about = "Serves ranking models over the Open Inference Protocol V2",
+    after_help = "A model is a folder with model.onnx, manifest.json, and optionally config.yaml and samples/.\n\
+                  The way there: `inspect model.onnx`, `manifest FOLDER`, `check FOLDER`, `serve`."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -21,6 +23,58 @@ pub struct Cli {
 pub enum Command {
     /// Load one model and answer requests until SIGTERM.
     Serve(Box<Serve>),
+    /// Show how a model would be served: its inputs, the engine and why that one, and the compiled plan.
+    Inspect(Inspect),
+    /// Load a model folder as `serve` would, and report everything that is wrong with it.
+    ///
+    /// Verifies digests, reads the configuration, runs the samples against their known answers, and compares both
+    /// engines. Prints one line a problem; exits with 1 when there is any.
+    Check(Check),
+    /// Write the manifest.json of a model folder, and print its digest: the folder's.
+    Manifest(ManifestOf),
+    /// Rewrite an ONNX file so that what depends on the request alone is computed once, for any server.
+    ///
+    /// In the result the first dimension of the named inputs is 1. An input of which only columns are named
+    /// becomes two inputs: NAME.user (1 row) and NAME.item (one row a pair).
+    Optimize(Optimize),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Inspect {
+    /// A model folder, or one .onnx file.
+    pub model: PathBuf,
+    /// What belongs to the request, instead of the configuration's requestInputs: NAME or NAME[START:END,...].
+    #[arg(long, value_name = "INPUT")]
+    pub once: Vec<String>,
+    /// Where the model is to run, instead of what its config.yaml says; a lone .onnx file runs on the CPU.
+    #[arg(long)]
+    pub device: Option<crate::model::config::Device>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Check {
+    /// A model folder.
+    pub folder: PathBuf,
+    /// Where the model is to run, instead of what its config.yaml says.
+    #[arg(long)]
+    pub device: Option<crate::model::config::Device>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ManifestOf {
+    /// A folder with model.onnx.
+    pub folder: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Optimize {
+    /// The model as exported.
+    pub input: PathBuf,
+    /// Where the rewritten model goes.
+    pub output: PathBuf,
+    /// What belongs to the request: NAME for a whole input, NAME[START:END,...] for columns of one.
+    #[arg(long, value_name = "INPUT")]
+    pub once: Vec<String>,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -9,6 +9,7 @@
 
 pub mod admission;
 pub mod args;
+pub mod command;
 pub mod engine;
 pub mod failure;
 pub mod lifecycle;

@@ -1,14 +1,34 @@
-//! `pinnace-runtime serve`: see the library's documentation for the flow.
+//! `pinnace-runtime`: see the library's documentation for the flow of `serve`, and `command` for the other commands.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
 use inference_runtime::args::{Cli, Command, LogFormat, Serve};
+use inference_runtime::command::{check, inspect, manifest, optimize};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> anyhow::Result<ExitCode> {
-    let Command::Serve(args) = Cli::parse().command;
+    match Cli::parse().command {
+        Command::Serve(args) => serve(*args),
+        Command::Inspect(args) => print(&inspect::inspect(&args)?),
+        Command::Manifest(args) => print(&manifest::manifest(&args)?),
+        Command::Optimize(args) => print(&optimize::optimize(&args)?),
+        Command::Check(args) => {
+            let report = check::check(&args);
+            print(&report.to_string())?;
+            Ok(ExitCode::from(u8::from(!report.problems.is_empty())))
+        }
+    }
+}
+
+fn print(text: &str) -> anyhow::Result<ExitCode> {
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     start_log(&args)?;
     // Without a default provider the first TLS connection would panic when two are compiled in.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -17,7 +37,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("start the async runtime")?;
-    let code = runtime.block_on(inference_runtime::lifecycle::run(*args))?;
+    let code = runtime.block_on(inference_runtime::lifecycle::run(args))?;
     // A load that is still busy in ONNX Runtime must not hold the exit.
     runtime.shutdown_background();
     Ok(code)

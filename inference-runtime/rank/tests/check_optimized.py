@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Holds rewritten models against ONNX Runtime: same answers, and how much faster.
 
-    check_optimized.py OPTIMIZE           OPTIMIZE is the example's binary (cargo build -p rank --example optimize)
-    check_optimized.py OPTIMIZE --measure  small ranker, 1,000 candidates, user once; one thread, interleaved rounds
+    check_optimized.py RUNTIME            RUNTIME is the binary pinnace-runtime
+    check_optimized.py RUNTIME --measure  small ranker, 1,000 candidates, user once; one thread, interleaved rounds
 
 Needs onnx, onnxruntime and numpy.
 """
@@ -70,14 +70,15 @@ def split(inputs, users):
     return once, repeated
 
 
-def optimized(optimize, model, users):
+def optimized(runtime, model, users):
     with tempfile.TemporaryDirectory() as folder:
         target = pathlib.Path(folder) / "out.onnx"
-        subprocess.run([optimize, model, target, *users], check=True)
+        once = [f"--once={user}" for user in users]
+        subprocess.run([runtime, "optimize", model, target, *once], check=True, stdout=subprocess.DEVNULL)
         return target.read_bytes()
 
 
-def check(optimize):
+def check(runtime):
     worst = 0.0
     models = [path for path in sorted(CORPUS.glob("*.onnx")) if path.stem.split(".")[0] in USERS]
     for path in models:
@@ -89,7 +90,7 @@ def check(optimize):
         }
         once, repeated = split(inputs, users)
         expected = session(path.read_bytes()).run(None, repeated)
-        got = session(optimized(optimize, path, users)).run(None, once)
+        got = session(optimized(runtime, path, users)).run(None, once)
         for a, b in zip(expected, got, strict=True):
             assert a.shape == b.shape, f"{path.stem}: {a.shape} {b.shape}"
             worst = max(worst, float(np.max(np.abs(a - b) / np.maximum(np.abs(a), 1))))
@@ -120,7 +121,7 @@ def compare(title, before, after, before_inputs, after_inputs):
     )
 
 
-def measure(optimize):
+def measure(runtime):
     sys.path.insert(0, str(SMALL_RANKER.parent))
     import make_small_ranker
 
@@ -131,12 +132,12 @@ def measure(optimize):
         users = ["dense", "sparse[0:20]"]
         dense, sparse = make_small_ranker.pairs(rng, CANDIDATES)
         once, repeated = split({"dense": dense, "sparse": sparse}, users)
-        before, after = session(path.read_bytes()), session(optimized(optimize, path, users))
+        before, after = session(path.read_bytes()), session(optimized(runtime, path, users))
         compare("small ranker, user once", before, after, repeated, once)
     for name in ["bag-sum.torchscript-17", "bag-sum.dynamo-20"]:
         path = CORPUS / f"{name}.onnx"
         inputs = {"ids": rng.integers(0, 20, (CANDIDATES, 10)).astype(np.int64)}
-        compare(name, session(path.read_bytes()), session(optimized(optimize, path, [])), inputs, inputs)
+        compare(name, session(path.read_bytes()), session(optimized(runtime, path, [])), inputs, inputs)
 
 
 if __name__ == "__main__":

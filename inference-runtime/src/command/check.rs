@@ -1,0 +1,273 @@
+//! `check FOLDER`: loads a model folder as `serve` would, and goes on after a problem where that makes sense.
+
+use std::fmt;
+
+use super::manifest;
+use crate::args::Check;
+use crate::engine::choice::{self, EngineName, Opened};
+use crate::engine::layout::Sent;
+use crate::engine::onnx::OnnxLoader;
+use crate::engine::rank::RankLoader;
+use crate::engine::{
+    Batch, Data, Datatype, Dim, Engine, Layout, Loader, Outputs, Signature, Tensor, TensorSpec,
+};
+use crate::failure::LoadFailure;
+use crate::model::config::{Device, ModelConfig};
+use crate::model::digest::{Digest, Manifest};
+use crate::model::folder::ModelFolder;
+use crate::model::loading::{self, Wanted};
+use crate::model::warmup;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+/// How far engines may be apart, relative to the larger of 1 and the score: sums in another order.
+const TOLERANCE: f64 = 2e-5;
+/// Pairs of made-up inputs.
+const ROWS: usize = 16;
+
+/// What was found, in the order in which it was looked at.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub notes: Vec<String>,
+    /// One line each: what is wrong, and the remedy.
+    pub problems: Vec<String>,
+}
+
+impl Report {
+    fn note(&mut self, note: impl Into<String>) {
+        self.notes.push(note.into());
+    }
+
+    fn problem(&mut self, problem: impl Into<String>) {
+        self.problems.push(problem.into());
+    }
+
+    /// The value, or the failure as a problem.
+    fn take<T>(&mut self, result: Result<T, LoadFailure>) -> Option<T> {
+        result.map_err(|failure| self.problem(failure.to_string())).ok()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for note in &self.notes {
+            writeln!(f, "{note}")?;
+        }
+        for problem in &self.problems {
+            writeln!(f, "problem: {}", problem.replace('\n', " "))?;
+        }
+        match self.problems.len() {
+            0 => writeln!(f, "the model can be served"),
+            1 => writeln!(f, "1 problem"),
+            count => writeln!(f, "{count} problems"),
+        }
+    }
+}
+
+pub fn check(args: &Check) -> Report {
+    let mut report = Report::default();
+    let digest = files(args, &mut report);
+    let folder = ModelFolder {
+        path: args.folder.clone(),
+        digest: digest.unwrap_or_else(|| Digest::of(b"")),
+    };
+    let Some(config) = report.take(loading::config(&folder, args.device)) else {
+        return report;
+    };
+    let Some(mut opened) = report.take(choice::open(&folder.model(), &config)) else {
+        return report;
+    };
+    let engine = opened.chosen.engine.as_str();
+    match &opened.chosen.not_rank {
+        Some(not) => report.note(format!("engine: {engine} ({})", not.reason)),
+        None => report.note(format!("engine: {engine}")),
+    }
+    samples(&folder, args.device, &mut report);
+    engines(&folder, &config, &mut opened, &mut report);
+    report
+}
+
+/// The manifest against the files; gives back the folder's digest.
+fn files(args: &Check, report: &mut Report) -> Option<Digest> {
+    let path = args.folder.join(Manifest::FILE);
+    let again = "write it with `pinnace-runtime manifest FOLDER`";
+    let bytes = std::fs::read(&path);
+    let bytes = bytes
+        .map_err(|error| report.problem(format!("{}: {error}; {again}", path.display())))
+        .ok()?;
+    let manifest = report.take(Manifest::parse(&bytes, None))?;
+    for (name, file) in &manifest.files {
+        match Digest::of_file(&args.folder.join(name)) {
+            Err(error) => report.problem(format!("{name} is in manifest.json and cannot be read: {error}")),
+            Ok(digest) if digest != file.digest => report.problem(format!(
+                "{name} has digest {digest}, manifest.json says {}; restore the file, or {again}",
+                file.digest
+            )),
+            Ok(_) => {}
+        }
+    }
+    for name in manifest::files(&args.folder).unwrap_or_default() {
+        if !manifest.files.contains_key(&name) {
+            report.problem(format!(
+                "{name} is not in manifest.json, so it is not served; {again}"
+            ));
+        }
+    }
+    let digest = Digest::of(&bytes);
+    report.note(format!("digest: {digest}"));
+    Some(digest)
+}
+
+/// Loads as `serve` does, samples included.
+fn samples(folder: &ModelFolder, device: Option<Device>, report: &mut Report) {
+    let wanted = Wanted {
+        name: "model".to_owned(),
+        version: "1".to_owned(),
+        device,
+        workers: 1,
+    };
+    let loaded = loading::open(folder, &wanted);
+    let Some(mut loaded) = report.take(loaded) else {
+        return;
+    };
+    let names = warmup::sample_names(folder);
+    for name in &names {
+        let sample = warmup::sample(folder, name, &loaded.model);
+        let tried =
+            sample.and_then(|sample| warmup::answers(loaded.engines[0].as_mut(), &loaded.model, &sample));
+        report.take(tried);
+    }
+    if names.is_empty() {
+        report.take(warmup::warm(loaded.engines[0].as_mut(), &loaded.model, &[]));
+    }
+    report.note(format!("samples: {}", names.len()));
+}
+
+/// Compares the engine that was chosen with the other one.
+fn engines(folder: &ModelFolder, config: &ModelConfig, opened: &mut Opened, report: &mut Report) {
+    let cpu = ModelConfig {
+        device: Device::Cpu,
+        ..config.clone()
+    };
+    let other: Result<Box<dyn Loader>, String> = match opened.chosen.engine {
+        EngineName::Rank => OnnxLoader::open(&folder.model(), Device::Cpu)
+            .map(|loader| Box::new(loader) as Box<dyn Loader>)
+            .map_err(|failure| failure.message),
+        EngineName::OnnxRuntime => match RankLoader::open(&folder.model(), &cpu) {
+            Ok(Ok(loader)) => Ok(Box::new(loader)),
+            Ok(Err(not)) => Err(not.reason),
+            Err(failure) => Err(failure.message),
+        },
+    };
+    let mut other = match other {
+        Ok(other) => other,
+        Err(reason) => return report.note(format!("engines not compared: {reason}")),
+    };
+    let signature = opened.loader.signature().clone();
+    let made_up = made_up(&signature, &opened.layout, config);
+    let both = opened
+        .loader
+        .engine(&opened.layout)
+        .and_then(|one| Ok((one, other.engine(&opened.layout)?)));
+    let Some((mut one, mut two)) = report.take(both) else {
+        return;
+    };
+    match compare(one.as_mut(), two.as_mut(), &signature, made_up) {
+        Ok(difference) if difference <= TOLERANCE => {
+            report.note(format!("rank and onnxruntime agree: largest difference {difference:.1e}"));
+        }
+        Ok(difference) => report.problem(format!(
+            "rank and onnxruntime differ by {difference:.1e}, more than {TOLERANCE:.0e}; say engine: onnxruntime in \
+             config.yaml, and report the model"
+        )),
+        Err(reason) => report.problem(format!("the engines cannot be compared: {reason}")),
+    }
+}
+
+/// The largest difference of any score, relative to the larger of 1 and the score.
+fn compare(
+    one: &mut dyn Engine,
+    two: &mut dyn Engine,
+    signature: &Signature,
+    batch: Batch,
+) -> Result<f64, String> {
+    let (mut a, mut b) = (Outputs::default(), Outputs::default());
+    one.run(batch.clone(), &mut a)
+        .map_err(|error| error.to_string())?;
+    two.run(batch, &mut b).map_err(|error| error.to_string())?;
+    let mut largest = 0.0_f64;
+    for (spec, (a, b)) in signature.outputs.iter().zip(a.tensors.iter().zip(&b.tensors)) {
+        if a.shape != b.shape {
+            return Err(format!(
+                "output {:?} has shape {:?} and {:?}",
+                spec.name, a.shape, b.shape
+            ));
+        }
+        let difference = match (&a.data, &b.data) {
+            (Data::F32(a), Data::F32(b)) => a
+                .iter()
+                .zip(b)
+                .map(|(a, b)| apart((*a).into(), (*b).into()))
+                .fold(0.0, f64::max),
+            (a, b) if a == b => 0.0,
+            _ => f64::INFINITY,
+        };
+        largest = largest.max(difference);
+    }
+    Ok(largest)
+}
+
+fn apart(a: f64, b: f64) -> f64 {
+    if a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()) {
+        return 0.0;
+    }
+    let difference = (a - b).abs() / a.abs().max(1.0);
+    if difference.is_nan() {
+        f64::INFINITY
+    } else {
+        difference
+    }
+}
+
+/// Inputs of the model's shapes: numbers from -1 to 1, ids within their vocabularies, else 0.
+fn made_up(signature: &Signature, layout: &Layout, config: &ModelConfig) -> Batch {
+    let mut random = StdRng::seed_from_u64(1);
+    let mut sent = Vec::with_capacity(signature.inputs.len());
+    for spec in &signature.inputs {
+        let vocabularies = config
+            .inputs
+            .get(&spec.name)
+            .map_or(&[][..], |input| &input.vocabularies);
+        sent.push(Sent::Whole(tensor(spec, vocabularies, &mut random)));
+    }
+    let rows = if signature.batched() { ROWS } else { 1 };
+    layout.batch(sent, rows)
+}
+
+fn tensor(spec: &TensorSpec, vocabularies: &[u64], random: &mut StdRng) -> Tensor {
+    let size = |(axis, dim): (usize, &Dim)| match dim {
+        Dim::Fixed(size) => *size,
+        Dim::Named(_) | Dim::Any if axis == 0 => ROWS,
+        Dim::Named(_) | Dim::Any => 1,
+    };
+    let shape: Vec<usize> = spec.dims.iter().enumerate().map(size).collect();
+    let count = shape.iter().product();
+    let mut ids = || -> Vec<i64> {
+        let sizes = vocabularies.iter().cycle().take(count);
+        sizes
+            .map(|size| i64::try_from(random.random_range(0..(*size).max(1))).unwrap_or(0))
+            .collect()
+    };
+    let data = match spec.datatype {
+        Datatype::I64 if !vocabularies.is_empty() => Data::I64(ids()),
+        Datatype::I32 if !vocabularies.is_empty() => Data::I32(
+            ids()
+                .into_iter()
+                .map(|id| i32::try_from(id).unwrap_or(0))
+                .collect(),
+        ),
+        Datatype::F32 => Data::F32((0..count).map(|_| random.random_range(-1.0..1.0)).collect()),
+        other => other.zeros(count),
+    };
+    Tensor { shape, data }
+}
