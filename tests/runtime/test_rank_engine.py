@@ -1,0 +1,206 @@
+"""The engine of our own: its answers are those of ONNX Runtime, which it does not need; and when it is not chosen, why."""
+
+import json
+import shutil
+
+import make_small_ranker as small
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import requests
+import tritonclient.grpc
+import tritonclient.http
+from conftest import NAME, REPOSITORY, configure, lists
+from onnx import TensorProto, helper
+from test_batching import listwise
+from tritonclient.utils import InferenceServerException
+
+CORPUS = REPOSITORY / "inference-runtime" / "rank" / "tests" / "corpus"
+TOLERANCE = 2e-5
+# A library that is not there: who needs it fails.
+NO_ONNX_RUNTIME = {"ORT_DYLIB_PATH": "/nonexistent/libonnxruntime.so"}
+TYPES = {"FP32": np.float32, "INT64": np.int64}
+
+
+def parameters(runtime) -> dict:
+    config = requests.get(f"{runtime.url}/v2/models/{NAME}/config", timeout=5).json()
+    return {"backend": config["backend"]} | {key: value["string_value"] for key, value in config["parameters"].items()}
+
+
+def clients(runtime):
+    return [
+        (tritonclient.http, tritonclient.http.InferenceServerClient(f"127.0.0.1:{runtime.port}")),
+        (tritonclient.grpc, tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{runtime.grpc_port}")),
+    ]
+
+
+def ask(module, client, arrays: dict, **options):
+    names = {np.dtype(value): key for key, value in TYPES.items()}
+    tensors = []
+    for name, value in arrays.items():
+        tensors.append(module.InferInput(name, list(value.shape), names[value.dtype]))
+        tensors[-1].set_data_from_numpy(value)
+    return client.infer(NAME, tensors, **options)
+
+
+def model_folder(folder, content: bytes, config: str = "device: cpu\n"):
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(content)
+    (folder / "config.yaml").write_text(config)
+    small.write_manifest(folder)
+    return folder
+
+
+def test_triton_clients_without_onnx_runtime(start, ranker, session):
+    runtime = start(ranker.as_uri(), environment=NO_ONNX_RUNTIME)
+    assert parameters(runtime)["backend"] == parameters(runtime)["engine"] == "rank"
+    assert "not_rank" not in parameters(runtime)
+    assert runtime.metric(f'pinnace_engine_info{{model="{NAME}",version="1",engine="rank",not_rank=""}} 1') == 1
+    for module, client in clients(runtime):
+        metadata = client.get_model_metadata(NAME)
+        platform = metadata["platform"] if isinstance(metadata, dict) else metadata.platform
+        assert platform == "rank_onnx"
+        for dense, sparse in lists(50):
+            answer = ask(module, client, {"dense": dense, "sparse": sparse}).as_numpy("score")
+            expected = session.run(["score"], {"dense": dense, "sparse": sparse})[0]
+            assert answer.shape == expected.shape and np.abs(answer - expected).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["dlrm.dynamo-20", "mmoe.torchscript-17", "din.dynamo-17", "bag-weighted.torchscript-20"])
+def test_models_of_the_corpus(start, tmp_path, name):
+    content = (CORPUS / f"{name}.onnx").read_bytes()
+    known = json.loads((CORPUS / f"{name}.json").read_text())
+    inputs = {x["name"]: np.array(x["data"], TYPES[x["datatype"]]).reshape(x["shape"]) for x in known["inputs"]}
+    reference = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    runtime = start(model_folder(tmp_path / "model", content).as_uri(), environment=NO_ONNX_RUNTIME)
+    names = [output.name for output in reference.get_outputs()]
+    for module, client in clients(runtime):
+        answer = ask(module, client, inputs)
+        for output, expected in zip(names, reference.run(None, inputs)):
+            difference = np.abs(answer.as_numpy(output) - expected) / np.maximum(np.abs(expected), 1)
+            assert difference.max() <= TOLERANCE, output
+
+
+def test_an_id_outside_of_its_table_is_refused(start, tmp_path, ranker):
+    """Without declared vocabularies the engine itself says so."""
+    folder = model_folder(tmp_path / "model", (ranker / "model.onnx").read_bytes())
+    runtime = start(folder.as_uri())
+    dense, sparse = small.pairs(np.random.default_rng(1), 2)
+    sparse[1, 25] = 10**6
+    for module, client in clients(runtime):
+        with pytest.raises(InferenceServerException, match="1033.*outside of a table|outside of a table") as error:
+            ask(module, client, {"dense": dense, "sparse": sparse})
+        assert error.value.status() in ["400", "StatusCode.INVALID_ARGUMENT"]
+    assert runtime.infer(small.request(*small.pairs(np.random.default_rng(1), 2))).status_code == 200
+
+
+def unknown_operator() -> bytes:
+    """Bitwise operators are not in the set."""
+    rows = lambda name, kind: helper.make_tensor_value_info(name, kind, ["rows", 2])  # noqa: E731
+    nodes = [helper.make_node("Round", ["x"], ["y"], name="rounding")]
+    graph = helper.make_graph(nodes, "g", [rows("x", TensorProto.FLOAT)], [rows("y", TensorProto.FLOAT)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def test_another_operator_falls_to_onnx_runtime(start, tmp_path):
+    runtime = start(model_folder(tmp_path / "model", unknown_operator()).as_uri())
+    shown = parameters(runtime)
+    assert shown["backend"] == shown["engine"] == "onnxruntime"
+    assert "rounding" in shown["not_rank"] and "Round" in shown["not_rank"]
+    labels = f'model="{NAME}",version="1",engine="onnxruntime",not_rank="operators"'
+    assert runtime.metric(f"pinnace_engine_info{{{labels}}} 1") == 1
+    body = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [0.4, 1.6]}]}
+    assert runtime.infer(body).json()["outputs"][0]["data"] == [0.0, 2.0]
+
+
+def test_a_listwise_model_falls_to_onnx_runtime(start, tmp_path):
+    runtime = start(listwise(tmp_path / "listwise").as_uri())
+    assert parameters(runtime)["engine"] == "onnxruntime" and "listwise" in parameters(runtime)["not_rank"]
+
+
+def test_the_configuration_chooses(start, copy, session):
+    runtime = start(configure(copy, "engine: onnxruntime\n").as_uri())
+    assert parameters(runtime)["not_rank"] == "config.yaml says engine: onnxruntime"
+    dense, sparse = lists(1)[0]
+    answer = runtime.infer(small.request(dense, sparse)).json()["outputs"][0]["data"]
+    assert np.abs(np.float32(answer) - session.run(None, {"dense": dense, "sparse": sparse})[0]).max() <= 1e-6
+
+
+@pytest.mark.parametrize(
+    "text, named",
+    [
+        ("engine: fast\n", "fast"),
+        ("requestInputs: [dens]\n", "dens"),
+        ("requestInputs: ['sparse[0:27]']\n", "sparse[0:27]"),
+        ("requestInputs: ['sparse[4]']\n", "sparse[4]"),
+        ("requestInputs: [dense, sparse]\n", "all inputs"),
+        ("topK: {ids: sparse}\n", "topK.ids"),
+        ("topK: {ids: 'sparse[3]'}\nrequestInputs: ['sparse[0:20]']\n", "sparse[3]"),
+    ],
+)
+def test_bad_configurations(start, copy, text, named):
+    failure = start(configure(copy, text).as_uri(), wait=False).failure()
+    assert failure["reason"] == "ConfigInvalid" and named in failure["message"]
+
+
+def test_rank_does_not_run_on_a_gpu(start, copy):
+    failure = start(configure(copy, "engine: rank\n").as_uri(), "--device", "gpu", wait=False).failure()
+    assert failure["reason"] == "ConfigInvalid" and "device: cpu" in failure["message"]
+
+
+def test_rank_is_wanted_and_does_not_take_the_model(start, tmp_path):
+    folder = model_folder(tmp_path / "model", unknown_operator(), "device: cpu\nengine: rank\n")
+    failure = start(folder.as_uri(), wait=False).failure()
+    assert failure["reason"] == "ModelInvalid"
+    assert "rounding" in failure["message"] and "engine: auto" in failure["message"]
+
+
+def test_onnx_runtime_is_needed_and_missing(start, tmp_path):
+    folder = model_folder(tmp_path / "model", unknown_operator())
+    failure = start(folder.as_uri(), wait=False, environment=NO_ONNX_RUNTIME).failure()
+    assert "ORT_DYLIB_PATH" in failure["message"] and "rounding" in failure["message"]
+
+
+def test_top_k(start, copy, session):
+    runtime = start(configure(copy, "topK: {ids: 'sparse[25]', k: 5}\n").as_uri())
+    dense, sparse = small.pairs(np.random.default_rng(4), 40)
+    (scores,) = session.run(None, {"dense": dense, "sparse": sparse})
+    best = sorted(range(40), key=lambda i: (-scores[i], sparse[i, 25]))
+    for module, client in clients(runtime):
+        for given, k in [({}, 5), ({"parameters": {"top_k": 12}}, 12), ({"parameters": {"top_k": 400}}, 40)]:
+            answer = ask(module, client, {"dense": dense, "sparse": sparse}, **given)
+            assert answer.as_numpy("ids").tolist() == sparse[best[:k], 25].tolist()
+            assert np.abs(answer.as_numpy("score") - scores[best[:k]]).max() <= TOLERANCE
+        whole = ask(module, client, {"dense": dense, "sparse": sparse}, parameters={"top_k": 0})
+        assert whole.as_numpy("score").shape == (40,) and whole.as_numpy("ids") is None
+    assert runtime.metric("pinnace_items_total") == 2 * (5 + 12 + 40 + 40)
+    assert runtime.metric("pinnace_pairs_total") == 2 * 4 * 40
+    body = small.request(dense, sparse) | {"parameters": {"top_k": -1}}
+    assert runtime.infer(body).status_code == 400
+
+
+def test_top_k_needs_to_know_the_ids(start, ranker):
+    runtime = start(ranker.as_uri())
+    dense, sparse = small.pairs(np.random.default_rng(4), 2)
+    for module, client in clients(runtime):
+        with pytest.raises(InferenceServerException, match="topK.ids"):
+            ask(module, client, {"dense": dense, "sparse": sparse}, parameters={"top_k": 1})
+    answer = runtime.infer(small.request(dense, sparse) | {"outputs": [{"name": "ids"}]})
+    assert answer.status_code == 400 and '"ids"' in answer.json()["error"]
+
+
+def test_weights_in_a_file_beside_the_model(start, ranker, tmp_path, session):
+    folder = tmp_path / "external"
+    shutil.copytree(ranker, folder)
+    model = onnx.load(folder / "model.onnx")
+    onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=64)
+    assert (folder / "weights.bin").stat().st_size > 10**6
+    small.write_manifest(folder)
+    runtime = start(folder.as_uri(), environment=NO_ONNX_RUNTIME)
+    dense, sparse = lists(1)[0]
+    answer = runtime.infer(small.request(dense, sparse)).json()["outputs"][0]["data"]
+    assert np.abs(np.float32(answer) - session.run(None, {"dense": dense, "sparse": sparse})[0]).max() <= TOLERANCE
