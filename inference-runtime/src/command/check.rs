@@ -4,15 +4,14 @@ use std::fmt;
 
 use super::manifest;
 use crate::args::Check;
-use crate::engine::choice::{self, EngineName, Opened};
+use crate::engine::choice::EngineName;
 use crate::engine::layout::Sent;
 use crate::engine::onnx::OnnxLoader;
 use crate::engine::rank::RankLoader;
-use crate::engine::{
-    Batch, Data, Datatype, Dim, Engine, Layout, Loader, Outputs, Signature, Tensor, TensorSpec,
-};
+use crate::engine::{Batch, Data, Datatype, Dim, Engine, Loader, Outputs, Signature, Tensor, TensorSpec};
 use crate::failure::LoadFailure;
-use crate::model::config::{Device, ModelConfig};
+use crate::model::ServedModel;
+use crate::model::config::Device;
 use crate::model::digest::{Digest, Manifest};
 use crate::model::folder::ModelFolder;
 use crate::model::loading::{self, Wanted};
@@ -71,19 +70,25 @@ pub fn check(args: &Check) -> Report {
         path: args.folder.clone(),
         digest: digest.unwrap_or_else(|| Digest::of(b"")),
     };
-    let Some(config) = report.take(loading::config(&folder, args.device)) else {
+    let wanted = Wanted {
+        name: "model".to_owned(),
+        version: "1".to_owned(),
+        device: args.device,
+        workers: 1,
+    };
+    let Some(mut opened) = report.take(loading::open(&folder, &wanted)) else {
         return report;
     };
-    let Some(mut opened) = report.take(choice::open(&folder.model(), &config)) else {
-        return report;
-    };
-    let engine = opened.chosen.engine.as_str();
-    match &opened.chosen.not_rank {
+    let engine = opened.model.chosen.engine.as_str();
+    match &opened.model.chosen.not_rank {
         Some(not) => report.note(format!("engine: {engine} ({})", not.reason)),
         None => report.note(format!("engine: {engine}")),
     }
-    samples(&folder, args.device, &mut report);
-    engines(&folder, &config, &mut opened, &mut report);
+    if let Some(mut engine) = report.take(opened.engine()) {
+        let mut batches = samples(&folder, &opened.model, engine.as_mut(), &mut report);
+        batches.push(made_up(&opened.model));
+        compared(&folder, &opened.model, (engine.as_mut(), batches), &mut report);
+    }
     report
 }
 
@@ -118,74 +123,76 @@ fn files(args: &Check, report: &mut Report) -> Option<Digest> {
     Some(digest)
 }
 
-/// Loads as `serve` does, samples included.
-fn samples(folder: &ModelFolder, device: Option<Device>, report: &mut Report) {
-    let wanted = Wanted {
-        name: "model".to_owned(),
-        version: "1".to_owned(),
-        device,
-        workers: 1,
-    };
-    let loaded = loading::open(folder, &wanted);
-    let Some(mut loaded) = report.take(loaded) else {
-        return;
-    };
+/// Runs the samples as `serve` does; gives back what they ask.
+fn samples(
+    folder: &ModelFolder,
+    model: &ServedModel,
+    engine: &mut dyn Engine,
+    report: &mut Report,
+) -> Vec<Batch> {
+    let mut batches = Vec::new();
     let names = warmup::sample_names(folder);
     for name in &names {
-        let sample = warmup::sample(folder, name, &loaded.model);
-        let tried =
-            sample.and_then(|sample| warmup::answers(loaded.engines[0].as_mut(), &loaded.model, &sample));
-        report.take(tried);
+        if let Some(sample) = report.take(warmup::sample(folder, name, model)) {
+            report.take(warmup::answers(engine, model, &sample));
+            batches.push(sample.batch);
+        }
     }
     if names.is_empty() {
-        report.take(warmup::warm(loaded.engines[0].as_mut(), &loaded.model, &[]));
+        report.take(warmup::warm(engine, model, &[]));
     }
     report.note(format!("samples: {}", names.len()));
+    batches
+}
+
+/// The model in the engine that was not chosen, or why it is not there.
+fn other(folder: &ModelFolder, model: &ServedModel) -> Result<Box<dyn Engine>, String> {
+    let path = folder.model();
+    let mut loader: Box<dyn Loader> = match model.chosen.engine {
+        EngineName::Rank => match OnnxLoader::open(&path, Device::Cpu) {
+            Ok(loader) => Box::new(loader),
+            Err(failure) => return Err(failure.message),
+        },
+        EngineName::OnnxRuntime => match RankLoader::open(&path, &model.config) {
+            Ok(Ok(loader)) => Box::new(loader),
+            Ok(Err(not)) => return Err(not.reason),
+            Err(failure) => return Err(failure.message),
+        },
+    };
+    loader.engine(&model.layout).map_err(|failure| failure.message)
 }
 
 /// Compares the engine that was chosen with the other one.
-fn engines(folder: &ModelFolder, config: &ModelConfig, opened: &mut Opened, report: &mut Report) {
-    let cpu = ModelConfig {
-        device: Device::Cpu,
-        ..config.clone()
-    };
-    let other: Result<Box<dyn Loader>, String> = match opened.chosen.engine {
-        EngineName::Rank => OnnxLoader::open(&folder.model(), Device::Cpu)
-            .map(|loader| Box::new(loader) as Box<dyn Loader>)
-            .map_err(|failure| failure.message),
-        EngineName::OnnxRuntime => match RankLoader::open(&folder.model(), &cpu) {
-            Ok(Ok(loader)) => Ok(Box::new(loader)),
-            Ok(Err(not)) => Err(not.reason),
-            Err(failure) => Err(failure.message),
-        },
-    };
-    let mut other = match other {
+fn compared(
+    folder: &ModelFolder,
+    model: &ServedModel,
+    (engine, batches): (&mut dyn Engine, Vec<Batch>),
+    report: &mut Report,
+) {
+    let mut other = match other(folder, model) {
         Ok(other) => other,
         Err(reason) => return report.note(format!("engines not compared: {reason}")),
     };
-    let signature = opened.loader.signature().clone();
-    let made_up = made_up(&signature, &opened.layout, config);
-    let both = opened
-        .loader
-        .engine(&opened.layout)
-        .and_then(|one| Ok((one, other.engine(&opened.layout)?)));
-    let Some((mut one, mut two)) = report.take(both) else {
-        return;
-    };
-    match compare(one.as_mut(), two.as_mut(), &signature, made_up) {
-        Ok(difference) if difference <= TOLERANCE => {
-            report.note(format!("rank and onnxruntime agree: largest difference {difference:.1e}"));
+    let mut largest = 0.0_f64;
+    for batch in batches {
+        match difference(engine, other.as_mut(), &model.signature, batch) {
+            Ok(difference) => largest = largest.max(difference),
+            Err(reason) => return report.problem(format!("the engines cannot be compared: {reason}")),
         }
-        Ok(difference) => report.problem(format!(
-            "rank and onnxruntime differ by {difference:.1e}, more than {TOLERANCE:.0e}; say engine: onnxruntime in \
-             config.yaml, and report the model"
-        )),
-        Err(reason) => report.problem(format!("the engines cannot be compared: {reason}")),
     }
+    if largest <= TOLERANCE {
+        return report.note(format!(
+            "rank and onnxruntime agree: largest difference {largest:.1e}"
+        ));
+    }
+    report.problem(format!(
+        "rank and onnxruntime differ by {largest:.1e}, more than {TOLERANCE:.0e}; say engine: onnxruntime in config.yaml, \
+         and report the model"
+    ));
 }
 
 /// The largest difference of any score, relative to the larger of 1 and the score.
-fn compare(
+fn difference(
     one: &mut dyn Engine,
     two: &mut dyn Engine,
     signature: &Signature,
@@ -230,18 +237,16 @@ fn apart(a: f64, b: f64) -> f64 {
 }
 
 /// Inputs of the model's shapes: numbers from -1 to 1, ids within their vocabularies, else 0.
-fn made_up(signature: &Signature, layout: &Layout, config: &ModelConfig) -> Batch {
+fn made_up(model: &ServedModel) -> Batch {
     let mut random = StdRng::seed_from_u64(1);
-    let mut sent = Vec::with_capacity(signature.inputs.len());
-    for spec in &signature.inputs {
-        let vocabularies = config
-            .inputs
-            .get(&spec.name)
-            .map_or(&[][..], |input| &input.vocabularies);
+    let mut sent = Vec::with_capacity(model.signature.inputs.len());
+    for spec in &model.signature.inputs {
+        let input = model.config.inputs.get(&spec.name);
+        let vocabularies = input.map_or(&[][..], |input| &input.vocabularies);
         sent.push(Sent::Whole(tensor(spec, vocabularies, &mut random)));
     }
-    let rows = if signature.batched() { ROWS } else { 1 };
-    layout.batch(sent, rows)
+    let rows = if model.signature.batched() { ROWS } else { 1 };
+    model.layout.batch(sent, rows)
 }
 
 fn tensor(spec: &TensorSpec, vocabularies: &[u64], random: &mut StdRng) -> Tensor {

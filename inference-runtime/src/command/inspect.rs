@@ -21,12 +21,16 @@ pub fn inspect(args: &Inspect) -> anyhow::Result<String> {
         }
         Err(NotRank { class, reason }) => {
             writeln!(text, "engine: onnxruntime ({}: {reason})", class.as_str())?;
+            // Of a model that is not for a CPU, or not to be, the plan is still of interest.
             match RankLoader::open(&model, &config)? {
                 Ok(loader) => {
                     writeln!(text, "rank would run it so:")?;
                     describe(&mut text, &loader, &config)?;
                 }
-                Err(NotRank { reason, .. }) => writeln!(text, "rank does not take the model: {reason}")?,
+                Err(NotRank { reason: other, .. }) if other != reason => {
+                    writeln!(text, "rank does not take the model: {other}")?;
+                }
+                Err(_) => {}
             }
         }
     }

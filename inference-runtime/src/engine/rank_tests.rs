@@ -200,7 +200,6 @@ fn one_node(operator: &str, element: i32, columns: Option<i64>) -> tempfile::Tem
         r#type: Some(TypeProto {
             value: Some(type_proto::Value::TensorType(tensor.clone())),
         }),
-        ..Default::default()
     };
     let node = NodeProto {
         name: "the node".into(),

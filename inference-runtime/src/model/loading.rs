@@ -6,7 +6,7 @@ use super::config::{Device, ModelConfig};
 use super::folder::ModelFolder;
 use super::top_k::TopK;
 use super::{ServedModel, warmup};
-use crate::engine::{Engine, choice};
+use crate::engine::{Engine, Loader, choice};
 use crate::failure::LoadFailure;
 
 /// What of a load is not in the folder.
@@ -26,11 +26,16 @@ pub struct Loaded {
     pub engines: Vec<Box<dyn Engine>>,
 }
 
-/// The model's configuration, for the device that is wanted.
-pub fn config(folder: &ModelFolder, device: Option<Device>) -> Result<ModelConfig, LoadFailure> {
-    let mut config = ModelConfig::parse(&folder.read(ModelConfig::FILE)?.unwrap_or_default())?;
-    config.device = device.unwrap_or(config.device);
-    Ok(config)
+/// A model that can make engines.
+pub struct Opened {
+    pub model: ServedModel,
+    pub loader: Box<dyn Loader>,
+}
+
+impl Opened {
+    pub fn engine(&mut self) -> Result<Box<dyn Engine>, LoadFailure> {
+        self.loader.engine(&self.model.layout)
+    }
 }
 
 /// Loads and warms one engine a worker; `ended` is told the phases. Blocks.
@@ -39,35 +44,41 @@ pub fn load(
     wanted: &Wanted,
     mut ended: impl FnMut(&'static str),
 ) -> Result<Loaded, LoadFailure> {
-    let mut loaded = open(folder, wanted)?;
-    ended("load");
-    let samples = warmup::samples(folder, &loaded.model)?;
-    for engine in &mut loaded.engines {
-        warmup::warm(engine.as_mut(), &loaded.model, &samples)?;
-    }
-    loaded.model.batching = warmup::try_joining(loaded.engines[0].as_mut(), &loaded.model, &samples);
-    ended("warm_up");
-    Ok(loaded)
-}
-
-/// Loads one engine a worker, without a run.
-pub fn open(folder: &ModelFolder, wanted: &Wanted) -> Result<Loaded, LoadFailure> {
-    let config = config(folder, wanted.device)?;
-    let mut opened = choice::open(&folder.model(), &config)?;
+    let mut opened = open(folder, wanted)?;
     let mut engines = Vec::with_capacity(wanted.workers);
     while engines.len() < wanted.workers.max(1) {
-        engines.push(opened.loader.engine(&opened.layout)?);
+        engines.push(opened.engine()?);
     }
-    let signature = opened.loader.signature().clone();
+    let mut model = opened.model;
+    ended("load");
+    let samples = warmup::samples(folder, &model)?;
+    for engine in &mut engines {
+        warmup::warm(engine.as_mut(), &model, &samples)?;
+    }
+    model.batching = warmup::try_joining(engines[0].as_mut(), &model, &samples);
+    ended("warm_up");
+    Ok(Loaded { model, engines })
+}
+
+/// Reads the configuration, chooses an engine, and opens the model with it.
+pub fn open(folder: &ModelFolder, wanted: &Wanted) -> Result<Opened, LoadFailure> {
+    let mut config = ModelConfig::parse(&folder.read(ModelConfig::FILE)?.unwrap_or_default())?;
+    config.device = wanted.device.unwrap_or(config.device);
+    let choice::Opened {
+        loader,
+        layout,
+        chosen,
+    } = choice::open(&folder.model(), &config)?;
+    let signature = loader.signature().clone();
     let model = ServedModel {
         name: wanted.name.clone(),
         version: wanted.version.clone(),
-        top_k: TopK::of(&config, &signature, &opened.layout)?,
+        top_k: TopK::of(&config, &signature, &layout)?,
         batching: config.batching(&signature),
         signature: Arc::new(signature),
-        layout: Arc::new(opened.layout),
-        chosen: Arc::new(opened.chosen),
+        layout: Arc::new(layout),
+        chosen: Arc::new(chosen),
         config: Arc::new(config),
     };
-    Ok(Loaded { model, engines })
+    Ok(Opened { model, loader })
 }
