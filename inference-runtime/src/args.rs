@@ -37,6 +37,8 @@ pub enum Command {
     /// In the result the first dimension of the named inputs is 1. An input of which only columns are named
     /// becomes two inputs: NAME.user (1 row) and NAME.item (one row a pair).
     Optimize(Optimize),
+    /// Send prepared requests to a server, and print rates and latencies as JSON.
+    Bench(crate::bench::Bench),
 }
 
 #[derive(Clone, Debug, Args)]

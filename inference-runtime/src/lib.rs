@@ -5,10 +5,12 @@
 //! (parse) -> `queue` (classes, batches) -> `worker` (one engine a thread) -> `protocol` (encode). The way of a model,
 //! once at start: `model::source` -> `model::digest` -> `model::config` -> `engine` -> `model::warmup` -> ready.
 //! On the side: `load` counts what passes and `nvml` watches the GPUs; `/load` on the admin port tells both.
+//! `bench` is a load client, apart from all that.
 //! `lifecycle` ties both together and is the only place that ends the process.
 
 pub mod admission;
 pub mod args;
+pub mod bench;
 pub mod command;
 pub mod engine;
 pub mod failure;

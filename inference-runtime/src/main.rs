@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use inference_runtime::args::{Cli, Command, LogFormat, Serve};
+use inference_runtime::bench;
 use inference_runtime::command::{check, inspect, manifest, optimize};
 use tracing_subscriber::EnvFilter;
 
@@ -15,6 +16,10 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Inspect(args) => print(&inspect::inspect(&args)?),
         Command::Manifest(args) => print(&manifest::manifest(&args)?),
         Command::Optimize(args) => print(&optimize::optimize(&args)?),
+        Command::Bench(args) => {
+            bench::run(&args)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Check(args) => {
             let report = check::check(&args);
             print(&report.to_string())?;
