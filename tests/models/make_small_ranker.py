@@ -5,7 +5,7 @@
 row), then 429 -> 224 -> 192 -> 46 -> 1. That is 147,982 multiply-adds, 0.296 MFLOP a pair. Of these, the
 dense features and the first 20 ids belong to the user.
 
-    make_small_ranker.py OUT [--seed 7] [--corrupt] [--device cpu|gpu]
+    make_small_ranker.py OUT [--seed 7] [--corrupt] [--device cpu|gpu] [--table-factor N]
 
 Prints the digest of the folder (of its manifest.json), as `spec.model.digest` wants it.
 """
@@ -23,13 +23,16 @@ DENSE, SPARSE, WIDTH = 13, 26, 16
 LAYERS = [DENSE + SPARSE * WIDTH, 224, 192, 46, 1]
 # Different sizes, so that an offset error cannot go unnoticed; 33 k rows of 64 bytes are 2.1 MB.
 VOCABULARIES = [500 + 61 * column for column in range(SPARSE)]
+# Rows of the table that are drawn at once.
+PART = 1 << 20
 
 
-def build(seed: int) -> onnx.ModelProto:
+def build(seed: int, table_factor: int = 1) -> onnx.ModelProto:
     rng = np.random.default_rng(seed)
-    offsets = np.concatenate([[0], np.cumsum(VOCABULARIES)[:-1]]).astype(np.int64)
+    vocabularies = [size * table_factor for size in VOCABULARIES]
+    offsets = np.concatenate([[0], np.cumsum(vocabularies)[:-1]]).astype(np.int64)
     constants = {
-        "table": rng.normal(0, 0.5, (sum(VOCABULARIES), WIDTH)).astype(np.float32),
+        "table": embeddings(rng, sum(vocabularies)),
         "offsets": offsets.reshape(1, SPARSE),
         "flat": np.array([-1, SPARSE * WIDTH], np.int64),
         "column": np.array([-1], np.int64),
@@ -64,6 +67,12 @@ def build(seed: int) -> onnx.ModelProto:
     model.ir_version = 8
     onnx.checker.check_model(model)
     return model
+
+
+def embeddings(rng: np.random.Generator, rows: int) -> np.ndarray:
+    """In parts, so that a large table is never there in double precision."""
+    parts = [rng.normal(0, 0.5, (min(PART, rows - start), WIDTH)).astype(np.float32) for start in range(0, rows, PART)]
+    return np.concatenate(parts)
 
 
 def pairs(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -116,15 +125,16 @@ def main() -> None:
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument("--table-factor", type=int, default=1, help="vocabularies are so many times larger")
     parser.add_argument("--corrupt", action="store_true", help="damage model.onnx, with a manifest that fits")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    model = build(arguments.seed)
+    model = build(arguments.seed, arguments.table_factor)
     content = model.SerializeToString(deterministic=True)
     if arguments.corrupt:
         content = content[: len(content) // 2]
     (arguments.out / "model.onnx").write_bytes(content)
-    vocabularies = ", ".join(str(size) for size in VOCABULARIES)
+    vocabularies = ", ".join(str(size * arguments.table_factor) for size in VOCABULARIES)
     (arguments.out / "config.yaml").write_text(
         f"device: {arguments.device}\nmaxBatchSize: 4096\ninputs:\n  sparse:\n    vocabularies: [{vocabularies}]\n"
     )
