@@ -1,6 +1,6 @@
 # The few commands that everyone uses; continuous integration calls only these. Anything longer is in tests/tools.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint fmt crds corpus sandbox-up sandbox-down images
+.PHONY: help setup demo test test-long lint fmt crds corpus bench-runtime sandbox-up sandbox-down images
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ corpus: ## Make the exported models of the rank engine's tests again (PyTorch fr
 	python3 -m venv .cache/corpus
 	.cache/corpus/bin/pip install -q -r inference-runtime/rank/tests/corpus/requirements.txt
 	.cache/corpus/bin/python inference-runtime/rank/tests/corpus/make.py
+
+bench-runtime: ## Measure the runtime beside its peers, and write docs/benchmarks/runtime.md (MODEL=folder: that model; ARGS=...)
+	@tests/bench/run "$(MODEL)" $(ARGS)
 
 sandbox-up: ## Start the Kubernetes cluster of the tests on this machine
 	@tests/tools/setup

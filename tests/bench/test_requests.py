@@ -1,0 +1,75 @@
+"""What is sent."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from bench import models, wires
+from bench.lists import Ids, Input, Lists, once
+from bench.models import BadModel
+
+INPUTS = [
+    Input("dense", "FP32", (3,), once=()),
+    Input("sparse", "INT64", (4,), (10, 20, 30, 1000), once=((0, 2),)),
+]
+
+
+def test_the_same_lists_each_time_and_all_different():
+    first, again = (Lists(INPUTS).make("random", 8, 200) for _ in range(2))
+    assert all(np.array_equal(a[name], b[name]) for a, b in zip(first, again) for name in a)
+    assert len({tensors["dense"].tobytes() for tensors in first}) == 200
+
+
+def test_a_list_has_one_user_and_many_candidates():
+    (tensors,) = Lists(INPUTS).make("list", 64, 1)
+    assert (tensors["dense"] == tensors["dense"][0]).all()
+    assert (tensors["sparse"][:, :2] == tensors["sparse"][0, :2]).all()
+    assert len(np.unique(tensors["sparse"][:, 3])) > 10
+    sent = once(INPUTS, tensors)
+    assert {name: values.shape for name, values in sent.items()} == {
+        "dense": (1, 3), "sparse.user": (1, 2), "sparse.item": (64, 2),
+    }  # fmt: skip
+    assert np.array_equal(sent["sparse.item"], tensors["sparse"][:, 2:])
+
+
+def test_ids_are_in_their_vocabulary_and_zipf():
+    drawn = Ids(1000, uniform=False).draw(np.random.default_rng(1), 100_000)
+    assert drawn.min() >= 0 and drawn.max() < 1000
+    counts = np.sort(np.bincount(drawn, minlength=1000))[::-1]
+    # P(first) / P(tenth) = 10^1.05
+    assert counts[0] / counts[9] == pytest.approx(11.2, rel=0.15)
+    flat = np.bincount(Ids(1000, uniform=True).draw(np.random.default_rng(1), 100_000), minlength=1000)
+    assert flat.max() < 200
+
+
+@pytest.mark.parametrize("wire", [wires.V2Http("ranker", "score"), wires.V2Grpc("ranker", "score"), wires.Base64Json("/p")])
+def test_the_file_of_bodies_is_what_the_client_reads(wire, tmp_path):
+    lists = Lists(INPUTS).make("random", 5, 3)
+    wires.write(tmp_path / "bodies", wire, lists, 5)
+    content, parts = (tmp_path / "bodies").read_bytes(), []
+    while content:
+        (length,) = struct.unpack_from("<I", content)
+        parts.append(content[4 : 4 + length])
+        content = content[4 + length :]
+    assert len(parts) == 6
+    assert parts[1] == wire.encode(lists[0])[2] and lists[2]["dense"].tobytes() in parts[5] or wire.name.startswith("JSON")
+
+
+def test_a_model_without_what_the_benchmark_needs_is_named(tmp_path):
+    with pytest.raises(BadModel, match="no model.onnx"):
+        models.read(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(b"")
+    with pytest.raises(BadModel, match="no manifest.json"):
+        models.read(tmp_path)
+    with pytest.raises(BadModel, match=r"'sparse\[1\]' is neither"):
+        models.parse_once(["sparse[1]"])
+    assert models.parse_once(["dense", "sparse[0:4,10:20]"]) == {"dense": (), "sparse": ((0, 4), (10, 20))}
+
+
+def test_the_small_ranker_is_understood(tmp_path):
+    model = models.small_ranker(tmp_path / "ranker")
+    assert model.once == models.SMALL_RANKER_ONCE and model.output == "score"
+    assert [given.shape for given in model.inputs] == [(13,), (26,)] and len(model.inputs[1].vocabularies) == 26
+    bare = models.without_arithmetic(model, tmp_path / "bare")
+    assert models.read(bare.folder).inputs[0].shape == (13,)

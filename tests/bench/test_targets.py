@@ -1,0 +1,100 @@
+"""Verdicts and the page, from results made up by hand."""
+
+import json
+
+import pytest
+
+from bench import page, targets
+from bench.stage import IN_PROCESS
+from bench.targets import MET, NOT_MEASURED, SHORT
+
+
+def sample(contender, number, cost, section="same bytes", **more):
+    return {
+        "section": section, "contender": contender, "kind": "random", "rows": 64, "purpose": "capacity", "share": None,
+        "place": "split", "round": number, "rate": None, "foreign_share": 0.0, "failure": None, "core_us_per_pair": cost,
+        "us_per_pair": cost, "pairs_per_second": 1e6 / cost, "requests_per_second": 1e6 / cost / 64, "p50_ms": 0.1,
+        "p99_ms": 0.2, "client_cpu_share": 0.3, "refused_p99_ms": None, "lateness_p99_ms": 0.01,
+    } | more  # fmt: skip
+
+
+@pytest.fixture
+def results():
+    return {
+        "version": 1, "began": "2026-01-01 00:00 UTC", "seconds": 60, "absent": {}, "facts": {}, "samples": [],
+        "machine": {"cpu": "x", "cores": 2, "kernel": "6", "instruction_sets": ["avx2"]},
+        "settings": {"rounds": 3, "seconds": 1.0, "bodies": 200, "rows": [64], "open_rows": 64, "foreign_limit": 0.05},
+        "model": {"folder": "the small ranker", "small_ranker": True, "without_vocabulary": []},
+        "versions": {"onnxruntime": "1"},
+    }  # fmt: skip
+
+
+def row_of(results, title):
+    return next(row for row in targets.rows(results) if row.title.startswith(title))
+
+
+@pytest.mark.parametrize("ours, verdict, measured", [(1.0, MET, 2.0), (2.0, SHORT, 1.0)])
+def test_the_verdict_follows_from_the_ratio(results, ours, verdict, measured):
+    for number in range(3):
+        results["samples"] += [sample("pinnace http", number, ours), sample(IN_PROCESS, number, 2.0)]
+    goal = row_of(results, "A:").goals[0]
+    assert (goal.verdict, goal.measured, goal.rounds) == (verdict, measured, 3)
+    # 1,024 pairs a request were not measured: the row as a whole is not met.
+    assert row_of(results, "A:").goals[1].verdict == NOT_MEASURED
+    assert row_of(results, "A:").verdict == (SHORT if verdict == SHORT else "met as far as measured")
+
+
+def test_less_is_better_where_it_is(results):
+    results["start"] = {
+        "median_peak_rss_mib": 30.0, "median_start_seconds": 0.2, "start_seconds": [0.2], "binary_mib": 20.0
+    }
+    memory, ready = row_of(results, "Memory").goals
+    assert (memory.verdict, ready.verdict, ready.measured) == (MET, SHORT, 200.0)
+
+
+def test_latency_alone_is_divided_by_the_bare_servers(results):
+    for number in range(3):
+        where = {"rows": 1, "purpose": "alone"}
+        results["samples"] += [
+            sample("pinnace http", number, 1.0, p99_ms=0.3, **where),
+            sample("without a model http", number, 1.0, p99_ms=0.2, **where),
+        ]
+    (goal,) = row_of(results, "p99 alone").goals
+    assert goal.measured == pytest.approx(1.5) and goal.verdict == SHORT
+
+
+def test_nothing_measured_is_said_and_not_made_up(results):
+    rows = targets.rows(results)
+    assert len(rows) == 10
+    assert {row.verdict for row in rows} == {NOT_MEASURED}
+    text = "\n".join(page.lines(results, {}))
+    assert text.count(f"| {NOT_MEASURED} |") >= 10 and "met" not in text.split("## Targets")[1]
+
+
+def test_another_model_has_no_targets(results):
+    results["model"]["small_ranker"] = False
+    assert targets.rows(results) == []
+
+
+def test_the_page_says_who_is_limited_by_the_client_and_who_failed(results):
+    results["samples"] = [
+        sample("pinnace http", 0, 2.0, client_cpu_share=0.97),
+        sample("KServe http", 0, 4.0, failure="HTTP 500: no"),
+        sample(IN_PROCESS, 0, 3.0),
+        sample("BentoML http", 0, 3.0, foreign_share=0.5),
+    ]
+    results["absent"] = {"same bytes": {"PyTriton": "cannot be installed: no wheel"}}
+    text = "\n".join(page.lines(results, {}))
+    assert "| pinnace http | 64 | 2.00 | 500,000* | 7,812* | 97% | 1.50x" in text
+    assert "| KServe http | 64 | HTTP 500: no |" in text
+    assert "| BentoML http | 64 | all rounds disturbed |" in text
+    assert "- PyTriton (same bytes): cannot be installed: no wheel" in text
+    assert "dropped, as are those with failed requests: 2 of 4" in text
+
+
+def test_a_short_row_has_its_reason(results, tmp_path, monkeypatch):
+    results["samples"] = [sample("pinnace http", 0, 4.0), sample(IN_PROCESS, 0, 2.0)]
+    assert "falls short: nobody has written down why yet" in "\n".join(page.lines(results, {}))
+    (tmp_path / "reasons.yaml").write_text(json.dumps({"A: same bytes, same graph, f32": "the moon"}))
+    monkeypatch.setattr(page, "REASONS", tmp_path / "reasons.yaml")
+    assert "falls short: the moon" in "\n".join(page.lines(results, {}))
