@@ -112,6 +112,8 @@ def measure(arguments: argparse.Namespace) -> dict:
 def measure_in(work: pathlib.Path, arguments: argparse.Namespace, settings: Settings) -> dict:
     cache = REPOSITORY / ".cache" / "bench"
     model = models.read(arguments.model) if arguments.model else models.small_ranker(work / "small-ranker")
+    if max(*settings.rows, settings.open_rows) > model.max_rows:
+        raise BadModel(f"its maxBatchSize is {model.max_rows}: give --rows and --open-rows of at most that")
     results = {
         "version": 1, "began": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "machine": machine(),
         "settings": settings.json(), "samples": [], "absent": {}, "facts": {},

@@ -40,6 +40,8 @@ class Model:
     inputs: list[Input]
     output: str
     uniform: bool = False
+    # Of one request, as config.yaml allows them.
+    max_rows: int = 4096
 
     @property
     def path(self) -> pathlib.Path:
@@ -77,7 +79,7 @@ def read(folder: pathlib.Path, declared: list[str] | None = None) -> Model:
     scores = [value.name for value in graph.output if value.type.tensor_type.elem_type == TensorProto.FLOAT]
     if not scores:
         raise BadModel(f"{folder}: no output of type float to compare")
-    return Model(folder, inputs, scores[0])
+    return Model(folder, inputs, scores[0], max_rows=config.get("maxBatchSize", 4096))
 
 
 def read_input(value, config: dict, once: dict) -> Input:

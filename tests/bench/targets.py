@@ -160,9 +160,9 @@ def big_table(measured: Measured) -> Row:
 
 def footprint(results: dict) -> Row:
     row, start = Row("Memory, start to ready, small ranker"), results.get("start")
-    memory = start and start["median_peak_rss_mib"]
+    memory = start and start["median_peak_rss_mib"] * 2**20 / 1e6
     ready = start and start["median_start_seconds"] * 1000
-    row.goals.append(Goal("resident at most", 40, memory, "MiB", more=False))
+    row.goals.append(Goal("resident at most", 40, memory, "MB", more=False))
     row.goals.append(Goal("start to ready", 100, ready, "ms", more=False))
     return row
 
