@@ -62,6 +62,7 @@ def parse() -> argparse.Namespace:
     peers = ",".join(peer.name for peer in PEERS)
     parser.add_argument("--model", type=pathlib.Path, help="a model folder; by default the small ranker is made")
     parser.add_argument("--runtime", type=pathlib.Path, required=True, help="the built pinnace-runtime")
+    parser.add_argument("--client", type=pathlib.Path, help="another build, to send the requests; by default the same")
     parser.add_argument("--rounds", type=int, default=ROUNDS_WANTED)
     parser.add_argument("--seconds", type=float, default=1.0, help="of one sample")
     parser.add_argument("--bodies", type=int, default=BODIES_WANTED, help="different requests of each kind")
@@ -127,7 +128,7 @@ def measure_in(work: pathlib.Path, arguments: argparse.Namespace, settings: Sett
         "versions": {name: metadata.version(name) for name in ("onnxruntime", "numpy")},
     }  # fmt: skip
     setup = Setup(Runtime(arguments.runtime, work), work, cache, settings.bodies, tuple(arguments.peers))
-    client = Client(arguments.runtime, work, set(settings.client_cores), settings.bodies)
+    client = Client(arguments.client or arguments.runtime, work, set(settings.client_cores), settings.bodies)
     benchmark = Benchmark(setup, settings, client, results)
     steps = {
         "same-bytes": lambda: benchmark.same_bytes(model),

@@ -26,8 +26,9 @@ class Runtime:
     def forces_instruction_sets(self) -> bool:
         return "PINNACE_INSTRUCTION_SET" in self.help
 
-    def serve(self, model: Model, cores: set[int], instruction_set: str | None = None) -> "PinnaceServer":
-        return PinnaceServer(self, model, cores, instruction_set)
+    def serve(self, model: Model, cores: set[int], settings: dict | None = None) -> "PinnaceServer":
+        """`settings` are environment variables of the runtime."""
+        return PinnaceServer(self, model, cores, settings or {})
 
     def optimize(self, model: Model, target: pathlib.Path) -> None:
         """Our published rewriting, whose result any server can run."""
@@ -57,15 +58,13 @@ class Runtime:
 
 
 class PinnaceServer(ServerProcess):
-    def __init__(self, runtime: Runtime, model: Model, cores: set[int], instruction_set: str | None):
+    def __init__(self, runtime: Runtime, model: Model, cores: set[int], settings: dict):
         http, grpc, self.admin = free_port(), free_port(), free_port()
         self.addresses = {"http": f"127.0.0.1:{http}", "grpc": f"127.0.0.1:{grpc}"}
         self.http_port = http
         termination = runtime.work / f"termination-{http}"
         termination.write_text("")
-        environment = runtime.environment | {"PINNACE_TERMINATION_LOG": str(termination)}
-        if instruction_set:
-            environment["PINNACE_INSTRUCTION_SET"] = instruction_set
+        environment = runtime.environment | {"PINNACE_TERMINATION_LOG": str(termination)} | settings
         command = [
             runtime.binary, "serve", "--model-uri", model.folder.resolve().as_uri(), "--model-name", NAME,
             "--listen", self.addresses["http"], "--grpc-listen", self.addresses["grpc"],

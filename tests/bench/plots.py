@@ -81,6 +81,6 @@ def latency(results: dict):
         return None
     axes.set(xscale="log", yscale="log", xlabel="pairs a second (50, 70, 90 % of capacity)", ylabel="p99, ms")
     axes.set_title("Latency under Poisson arrivals")
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     axes.grid(alpha=0.3)
     return figure

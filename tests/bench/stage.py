@@ -49,11 +49,11 @@ class Stage(contextlib.ExitStack):
     def get(self, name: str):
         return next((contender for contender in self.contenders if contender.name == name), None)
 
-    def add_pinnace(self, name: str, model: Model, kind: str = "random", doors=("http", "grpc"), forced=None) -> None:
+    def add_pinnace(self, name: str, model: Model, kind="random", doors=("http", "grpc"), settings=None) -> None:
         """`NAME http` and `NAME grpc`: one process."""
 
         def start():
-            server = self.keep(self.setup.runtime.serve(model, self.cores, forced))
+            server = self.keep(self.setup.runtime.serve(model, self.cores, settings))
             self.facts[name] = {"config": server.describe()}
             return server
 

@@ -169,7 +169,7 @@ def footprint(results: dict) -> Row:
 
 def overload(measured: Measured) -> Row:
     row = Row("Goodput at 10x overload, DCNv2")
-    section, ours = "dcnv2", "pinnace http"
+    section, ours = "dcnv2", "pinnace, short queue http"
     peak = measured.median(section, ours, "pairs_per_second", rows=64)
     goodput = measured.median(section, ours, "pairs_per_second", rows=64, purpose="overload")
     shed = measured.median(section, ours, "refused_p99_ms", purpose="overload")
