@@ -1,6 +1,5 @@
 """The model folders that are measured, and what the benchmark must know of a model."""
 
-import json
 import pathlib
 import re
 import shutil
@@ -160,20 +159,12 @@ def without_arithmetic(model: Model, folder: pathlib.Path) -> Model:
     return replace(model, folder=folder, output="score")
 
 
-def declared(model: Model, folder: pathlib.Path) -> Model:
-    """The same model, whose config.yaml says what belongs to the request."""
-    if "requestInputs" in (model.folder / "config.yaml").read_text():
-        return model
+def configured(model: Model, folder: pathlib.Path, **keys) -> Model:
+    """The same model with more in its config.yaml."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(model.folder, folder)
-    with open(folder / "config.yaml", "a") as file:
-        file.write(f"requestInputs: {json.dumps(model.once)}\n")
+    file = folder / "config.yaml"
+    config = (yaml.safe_load(file.read_text()) if file.is_file() else None) or {}
+    file.write_text(yaml.safe_dump(config | keys))
     small.write_manifest(folder)
     return replace(model, folder=folder)
-
-
-def is_small_ranker(model: Model) -> bool:
-    shapes = {given.name: given.shape for given in model.inputs}
-    return shapes == {"dense": (small.DENSE,), "sparse": (small.SPARSE,)} and not model.uniform
-
-

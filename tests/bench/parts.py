@@ -17,6 +17,8 @@ CONNECTIONS = 8
 OPEN_CONNECTIONS = 128
 OVERLOAD_CONNECTIONS = 512
 OVERLOAD = 10
+TOP_K = 50
+TOP_K_NAME = f"pinnace, user once, top {TOP_K}"
 # What an operator who wants short queues would say: two seconds of this model's work at most.
 SHORT_QUEUE = {"PINNACE_MAX_QUEUE": "64", "PINNACE_REQUEST_TIMEOUT": "2s"}
 
@@ -43,6 +45,8 @@ class Benchmark:
     def field(self, stage: Stage, model: Model) -> None:
         """Ours, the bare server and the peers on the same graph."""
         stage.add_pinnace("pinnace", model)
+        other = models.configured(model, self.setup.work / "on-onnxruntime", engine="onnxruntime")
+        stage.add_pinnace("pinnace on ONNX Runtime", other, doors=("http",))
         try:
             bare = models.without_arithmetic(model, self.setup.work / "without-a-model")
             stage.add_pinnace("without a model", bare)
@@ -105,12 +109,15 @@ class Benchmark:
         with self.stage(self.split, section) as stage:
             stage.add_pinnace("pinnace", model, "list", ("http",))
             stage.add_in_process(IN_PROCESS, model, model.path, "list")
-            declared = models.declared(model, self.setup.work / "declared")
+            declared = models.configured(model, self.setup.work / "declared", requestInputs=model.once)
             stage.add_pinnace("pinnace, user declared", declared, "list", ("http",))
             stage.add_pinnace("pinnace, user once", declared, "once", ("http",))
+            if self.results["model"]["small_ranker"]:
+                best = models.configured(declared, self.setup.work / "best", topK={"ids": "sparse[20]"})
+                stage.add_top_k(TOP_K_NAME, best, TOP_K)
             self.add_hoisted(stage, model)
             self.results["facts"][section] = stage.facts
-            kinds = {"pinnace, user once http": "once", HOISTED: "once"}
+            kinds = dict.fromkeys(["pinnace, user once http", f"{TOP_K_NAME} http", HOISTED], "once")
             for rows in [rows for rows in self.settings.rows if rows > 1]:
                 jobs = [Job(c, self.load(rows=rows, kind=kinds.get(c.name, "list"))) for c in stage.contenders]
                 self.rounds("split", section, jobs)

@@ -60,6 +60,11 @@ class Stage(contextlib.ExitStack):
         wires = {"http": V2Http(NAME, model.output), "grpc": V2Grpc(NAME, model.output)}
         self.add(name, start, {door: wires[door] for door in doors}, model, kind)
 
+    def add_top_k(self, name: str, model: Model, top_k: int) -> None:
+        """D, our wire: the user once, and only the best are answered."""
+        start = lambda: self.keep(self.setup.runtime.serve(model, self.cores))  # noqa: E731
+        self.add(name, start, {"http": V2Http(NAME, model.output, top_k)}, model, "once")
+
     def add_peers(self, model: Model) -> None:
         for peer in PEERS:
             if peer.name not in self.setup.peers:

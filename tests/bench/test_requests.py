@@ -1,5 +1,6 @@
 """What is sent."""
 
+import json
 import struct
 
 import numpy as np
@@ -56,6 +57,20 @@ def test_the_file_of_bodies_is_what_the_client_reads(wire, tmp_path):
     assert parts[1] == wire.encode(lists[0])[2] and lists[2]["dense"].tobytes() in parts[5] or wire.name.startswith("JSON")
 
 
+def test_top_k_asks_for_the_best_and_expects_them():
+    wire = wires.V2Http("ranker", "score", top_k=2)
+    (tensors,) = Lists(INPUTS).make("random", 3, 1)
+    _, headers, body = wire.encode(tensors)
+    head = json.loads(body[: int(headers[wires.BINARY_HEADER])])
+    assert head["parameters"] == {"top_k": 2} and [output["name"] for output in head["outputs"]] == ["score", "ids"]
+    assert wire.expected(np.array([1.0, 3.0, 2.0])).tolist() == [3.0, 2.0]
+    # The answer: two scores, then two ids behind them.
+    outputs = [{"name": "score", "shape": [2]}, {"name": "ids", "shape": [2]}]
+    answer = json.dumps({"outputs": outputs}).encode()
+    content = answer + np.array([3, 2], np.float32).tobytes() + np.array([7, 8]).tobytes()
+    assert wire.decode({wires.BINARY_HEADER: str(len(answer))}, content).tolist() == [3.0, 2.0]
+
+
 def test_a_model_without_what_the_benchmark_needs_is_named(tmp_path):
     with pytest.raises(BadModel, match="no model.onnx"):
         models.read(tmp_path)
@@ -71,5 +86,7 @@ def test_the_small_ranker_is_understood(tmp_path):
     model = models.small_ranker(tmp_path / "ranker")
     assert model.once == models.SMALL_RANKER_ONCE and model.output == "score"
     assert [given.shape for given in model.inputs] == [(13,), (26,)] and len(model.inputs[1].vocabularies) == 26
+    more = models.configured(model, tmp_path / "more", requestInputs=model.once)
+    assert models.read(more.folder).once == model.once
     bare = models.without_arithmetic(model, tmp_path / "bare")
     assert models.read(bare.folder).inputs[0].shape == (13,)

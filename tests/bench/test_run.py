@@ -13,6 +13,8 @@ from bench import models
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
 RUNTIME = os.environ.get("PINNACE_RUNTIME", str(TARGET / "debug" / "pinnace-runtime"))
+# A build with several engines has one contender more.
+OTHER_ENGINE = "pinnace on ONNX Runtime http"
 OURS = {"pinnace http", "pinnace grpc", "without a model http", "without a model grpc"}
 IN_PROCESS = "onnxruntime in process"
 
@@ -40,7 +42,8 @@ def test_every_sample_has_its_figures(measured):
     samples = results["samples"]
     assert not [sample["failure"] for sample in samples if sample["failure"]]
     capacity = [s for s in samples if s["section"] == "same bytes" and s["purpose"] == "capacity"]
-    assert {(s["contender"], s["rows"]) for s in capacity} == {(n, r) for n in OURS | {IN_PROCESS} for r in (1, 64)}
+    found = {(s["contender"], s["rows"]) for s in capacity if s["contender"] != OTHER_ENGINE}
+    assert found == {(n, r) for n in OURS | {IN_PROCESS} for r in (1, 64)}
     for sample in samples:
         total = sample["total"]
         assert total["pairs"] == total["answered"] * sample["rows"] > 0
@@ -51,7 +54,7 @@ def test_every_sample_has_its_figures(measured):
 def test_open_loops_run_at_shares_of_the_own_capacity(measured):
     results, _ = measured
     opened = [s for s in results["samples"] if s["purpose"] == "open"]
-    assert {(s["contender"], s["share"]) for s in opened} == {(n, share) for n in OURS for share in (0.5, 0.7, 0.9)}
+    assert {(s["contender"], s["share"]) for s in opened if s["contender"] != OTHER_ENGINE} == {(n, share) for n in OURS for share in (0.5, 0.7, 0.9)}
     for name in OURS:
         half, most = (next(s["rate"] for s in opened if (s["contender"], s["share"]) == (name, x)) for x in (0.5, 0.9))
         assert most == pytest.approx(half * 1.8)

@@ -20,8 +20,9 @@ class V2Http:
     protocol = "http"
     name = "V2 HTTP, binary"
 
-    def __init__(self, model: str, output: str):
-        self.model, self.output = model, output
+    def __init__(self, model: str, output: str, top_k: int | None = None):
+        """`top_k`: Pinnace's extension, by which the answer holds the ids and scores of the best only."""
+        self.model, self.output, self.top_k = model, output, top_k
 
     def encode(self, tensors: dict[str, np.ndarray]) -> tuple[str, dict, bytes]:
         inputs = [
@@ -31,18 +32,28 @@ class V2Http:
             }
             for name, values in tensors.items()
         ]  # fmt: skip
-        outputs = [{"name": self.output, "parameters": {"binary_data": True}}]
-        head = json.dumps({"inputs": inputs, "outputs": outputs}, separators=(",", ":")).encode()
+        names = [self.output, "ids"] if self.top_k else [self.output]
+        request = {
+            "inputs": inputs,
+            "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in names],
+        } | ({"parameters": {"top_k": self.top_k}} if self.top_k else {})
+        head = json.dumps(request, separators=(",", ":")).encode()
         headers = {BINARY_HEADER: str(len(head)), "content-type": "application/octet-stream"}
         body = head + b"".join(values.tobytes() for values in tensors.values())
         return f"/v2/models/{self.model}/infer", headers, body
 
     def decode(self, headers, content: bytes) -> np.ndarray:
         length = int(headers[BINARY_HEADER]) if BINARY_HEADER in headers else len(content)
-        (output,) = [given for given in json.loads(content[:length])["outputs"] if given["name"] == self.output]
+        # The scores come first, as they were asked for first.
+        output = json.loads(content[:length])["outputs"][0]
+        if output["name"] != self.output:
+            raise ValueError(f"the first output is {output['name']}, not {self.output}")
         if "data" in output:
             return np.array(output["data"], np.float32)
-        return np.frombuffer(content[length:], np.float32)
+        return np.frombuffer(content, np.float32, int(np.prod(output["shape"])), length)
+
+    def expected(self, scores: np.ndarray) -> np.ndarray:
+        return np.sort(scores)[::-1][: self.top_k] if self.top_k else scores
 
 
 class V2Grpc:
@@ -74,6 +85,9 @@ class V2Grpc:
             return np.frombuffer(answer.raw_output_contents[index], np.float32)
         return np.array(answer.outputs[index].contents.fp32_contents, np.float32)
 
+    def expected(self, scores: np.ndarray) -> np.ndarray:
+        return scores
+
 
 class Base64Json:
     """For servers that only take JSON: the tensors' bytes, so that no number is printed and parsed."""
@@ -90,6 +104,9 @@ class Base64Json:
 
     def decode(self, _headers, content: bytes) -> np.ndarray:
         return np.frombuffer(base64.b64decode(json.loads(content)["score"]), np.float32)
+
+    def expected(self, scores: np.ndarray) -> np.ndarray:
+        return scores
 
 
 def ask(wire, address: str, tensors: dict[str, np.ndarray]) -> np.ndarray:
