@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -45,6 +46,8 @@ class Settings:
 
 
 def main() -> None:
+    # Whoever is ended leaves no servers behind, and least of all stopped ones.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     arguments = parse()
     if arguments.page_only:
         results = json.loads(arguments.result.read_text())

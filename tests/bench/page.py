@@ -52,9 +52,21 @@ def head(results: dict) -> list[str]:
         "- Server on one core with one worker, client on another, unless it says otherwise. The client is "
         "`pinnace-runtime bench`; where it used over 90 % of its core, the rate is marked `*`: the client limits it.",
     ]  # fmt: skip
+    lines.append(
+        "- Servers may join requests that wait together; ONNX Runtime in process runs one after the other, in one thread."
+    )
+    if engine := engine_of(results):
+        lines.append(f"- Engine of `pinnace`: {engine}.")
     if without := results["model"]["without_vocabulary"]:
         lines.append(f"- No vocabulary is declared for {', '.join(without)}: all its values are 0.")
     return [*lines, ""]
+
+
+def engine_of(results: dict) -> str | None:
+    """As the server itself says, with the reason where it is not the rank engine."""
+    config = results["facts"].get("same bytes", {}).get("pinnace", {}).get("config", {})
+    why = config.get("parameters", {}).get("not_rank", {}).get("string_value")
+    return config.get("backend", "") + (f" ({why})" if why else "") or None
 
 
 def target_table(results: dict) -> list[str]:

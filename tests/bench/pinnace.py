@@ -75,6 +75,7 @@ class PinnaceServer(ServerProcess):
         try:
             self.start_seconds = self.wait_ready(lambda: http_ok(self.admin, "/v2/health/ready"))
         except Unavailable as error:
+            self.stop()
             said = termination.read_text()
             raise Unavailable(json.loads(said)["message"] if said else str(error)) from None
 

@@ -3,12 +3,13 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
 import pytest
 
-from bench import models
+from bench import cpu, models
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
@@ -22,7 +23,7 @@ IN_PROCESS = "onnxruntime in process"
 def run(folder: pathlib.Path, *options: str) -> subprocess.CompletedProcess:
     command = [
         sys.executable, "-m", "bench", "--runtime", RUNTIME, "--rounds", "1", "--seconds", "0.2", "--bodies", "3",
-        "--rows", "1,64", "--foreign-limit", "1", "--peers", "", "--result", folder / "runtime.json",
+        "--rows", "1,16", "--open-rows", "16", "--foreign-limit", "1", "--peers", "", "--result", folder / "runtime.json",
         "--page", folder / "runtime.md", *options,
     ]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "tests")}
@@ -43,11 +44,13 @@ def test_every_sample_has_its_figures(measured):
     assert not [sample["failure"] for sample in samples if sample["failure"]]
     capacity = [s for s in samples if s["section"] == "same bytes" and s["purpose"] == "capacity"]
     found = {(s["contender"], s["rows"]) for s in capacity if s["contender"] != OTHER_ENGINE}
-    assert found == {(n, r) for n in OURS | {IN_PROCESS} for r in (1, 64)}
+    assert found == {(n, r) for n in OURS | {IN_PROCESS} for r in (1, 16)}
     for sample in samples:
         total = sample["total"]
         assert total["pairs"] == total["answered"] * sample["rows"] > 0
-        assert sample["p50_ms"] <= sample["p99_ms"] and 0 <= sample["foreign_share"] <= 1
+        assert 0 <= sample["foreign_share"] <= 1
+        # On a machine that is very busy no request both began and ended in so short a window.
+        assert sample["p50_ms"] is None or sample["p50_ms"] <= sample["p99_ms"]
         assert sample["core_us_per_pair"] == pytest.approx(sample["server_cpu_seconds"] * 1e6 / total["pairs"])
 
 
@@ -98,3 +101,21 @@ def test_any_model_folder(tmp_path):
 def test_bad_options_are_named(tmp_path, options, said):
     done = run(tmp_path, *options)
     assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_whoever_is_ended_leaves_no_server_behind(tmp_path):
+    command = [sys.executable, "-m", "bench", "--runtime", RUNTIME, "--peers", "", "--result", tmp_path / "r", "--page", tmp_path / "p"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "tests")}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        # The first sample is told when all servers are up, and stopped but for one.
+        lines = iter(process.stderr.readline, "")
+        assert any("core-us/pair" in line for line in lines)
+        every = cpu.processes()
+        started = cpu.tree(process.pid, every) - {process.pid}
+        assert len(started) >= 3
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    left = {pid: cpu.processes()[pid] for pid in started & cpu.processes().keys()}
+    # A number may have been given to somebody else since.
+    assert not [pid for pid, now in left.items() if now.session == every[pid].session]

@@ -98,3 +98,10 @@ def test_a_short_row_has_its_reason(results, tmp_path, monkeypatch):
     (tmp_path / "reasons.yaml").write_text(json.dumps({"A: same bytes, same graph, f32": "the moon"}))
     monkeypatch.setattr(page, "REASONS", tmp_path / "reasons.yaml")
     assert "falls short: the moon" in "\n".join(page.lines(results, {}))
+
+
+def test_the_engine_is_the_one_that_the_server_names(results):
+    assert page.engine_of(results) is None
+    config = {"backend": "onnxruntime", "parameters": {"not_rank": {"string_value": "node 7: Loop"}}}
+    results["facts"] = {"same bytes": {"pinnace": {"config": config}}}
+    assert "- Engine of `pinnace`: onnxruntime (node 7: Loop)." in page.lines(results, {})

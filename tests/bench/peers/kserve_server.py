@@ -1,4 +1,5 @@
-"""KServe's model server with ONNX Runtime: V2 over HTTP (binary) and gRPC; one worker process a core."""
+"""KServe's model server with ONNX Runtime: V2 over HTTP (binary) and gRPC; one worker process a core. Its HTTP
+door makes Python lists of binary tensors and arrays of these again; gRPC is its fast one."""
 
 import arguments
 import kserve
