@@ -9,8 +9,6 @@ from bench.ratios import clean, median_of, paired
 from bench.stage import HOISTED, IN_PROCESS
 
 REASONS = pathlib.Path(__file__).resolve().parent / "reasons.yaml"
-# A client that needs this much of its core may be what limits the rate.
-CLIENT_BOUND = 0.9
 
 
 def write(results: dict, path: pathlib.Path) -> None:
@@ -124,7 +122,7 @@ def capacity_line(name: str, rows: int, mine: list[dict], ratio, limit: float) -
     requests, client = median_of(mine, "requests_per_second", limit), median_of(mine, "client_cpu_share", limit)
     if cost is None:
         return f"| {name} | {rows} | {why_no_value(mine)} | | | | |"
-    mark = "*" if client is not None and client > CLIENT_BOUND else ""
+    mark = "*" if client is not None and client > targets.CLIENT_BOUND else ""
     against = f"{ratio.median:.2f}x ({ratio.low:.2f}-{ratio.high:.2f})" if ratio else "-"
     return f"| {name} | {rows} | {cost:.2f} | {pairs:,.0f}{mark} | {requests:,.0f}{mark} | {client:.0%} | {against} |"
 

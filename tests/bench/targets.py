@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from bench.ratios import Ratio, median_of, paired
 from bench.stage import HOISTED, IN_PROCESS
 
+# A client that needs this much of its core may be what limits the rate.
+CLIENT_BOUND = 0.9
 MET, SHORT, NOT_MEASURED = "met", "short", "not measured"
 
 
@@ -127,6 +129,14 @@ def small_requests(measured: Measured) -> Row:
         # Paired times divided: more than 1 where the bare server is slower.
         ratio = measured.ratio("same bytes", f"pinnace {door}", f"without a model {door}", "us_per_pair", rows=1)
         row.goals.append(goal(f"same server without a model, {door}", 0.55, ratio))
+        client = measured.median("same bytes", f"without a model {door}", "client_cpu_share", rows=1)
+        if client is not None and client > CLIENT_BOUND:
+            cost = measured.ratio("same bytes", f"pinnace {door}", f"without a model {door}", rows=1)
+            by_cost = f"{cost.median:.2f}x" if cost else "not known"
+            row.missing.append(
+                f"{door}: the client was at {client:.0%} of its core against the server without a model, so the ratio "
+                f"flatters; by CPU time a request it is {by_cost}"
+            )
     return row
 
 

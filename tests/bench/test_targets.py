@@ -105,3 +105,14 @@ def test_the_engine_is_the_one_that_the_server_names(results):
     config = {"backend": "onnxruntime", "parameters": {"not_rank": {"string_value": "node 7: Loop"}}}
     results["facts"] = {"same bytes": {"pinnace": {"config": config}}}
     assert "- Engine of `pinnace`: onnxruntime (node 7: Loop)." in page.lines(results, {})
+
+
+def test_a_ratio_that_the_client_made_is_not_trusted(results):
+    results["samples"] = [
+        sample("pinnace http", 0, 4.0, rows=1),
+        # Its rate is the client's: by CPU time it is four times as fast.
+        sample("without a model http", 0, 1.0, rows=1, us_per_pair=3.0, client_cpu_share=0.99),
+    ]
+    row = row_of(results, "Requests/s at 1 pair")
+    assert row.goals[0].measured == 0.75
+    assert "http: the client was at 99% of its core" in row.missing[0] and "it is 0.25x" in row.missing[0]
