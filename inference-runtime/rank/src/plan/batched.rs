@@ -38,12 +38,12 @@ impl Compiler<'_> {
         };
         let (a, a_strides) = match a {
             Matrices::Constant(row) => (Operand::Row(row), [m * k, k]),
-            Matrices::Cells(cells) => match affine(&cells, [matrices, m, k]) {
+            Matrices::Cells(cells) => match affine(&self.settled(&cells), [matrices, m, k]) {
                 Some((view, [batch, row, 1])) => (Operand::View(view), [batch, row]),
                 _ => (Operand::View(self.repeated(left, &cells)), [m * k, k]),
             },
         };
-        let (b, b_strides) = match affine(&b, [matrices, k, n]) {
+        let (b, b_strides) = match affine(&self.settled(&b), [matrices, k, n]) {
             Some(found) => found,
             None => (self.repeated(right, &b), [k * n, n, 1]),
         };

@@ -1,22 +1,36 @@
 //! Cells as kernels read them: part of one root's row, copied together where they are not.
 
+use std::sync::Arc;
+
 use super::compile::Compiler;
-use super::layout::{self, Cells, Root};
+use super::layout::{self, Cell, Cells, Root};
 use super::place;
 use super::step::{Column, Copy, Home, Kind, Stage, Step, View};
 use crate::ir::{ValueId, display_shape};
 
 impl Compiler<'_> {
+    /// The same cells, those of roots that lie inside of another as cells of that one.
+    pub fn settled(&self, cells: &Cells) -> Cells {
+        let settle = |cell: &Cell| {
+            let outer = place::outermost(&self.roots, cell.root);
+            Cell {
+                root: outer.root,
+                at: outer.from + cell.at,
+                ..*cell
+            }
+        };
+        Arc::new(cells.iter().map(settle).collect())
+    }
+
     /// The cells as part of one root; where they are not, they are copied together, and the value is what was copied.
     pub fn view(&mut self, id: ValueId, cells: &Cells) -> View {
-        match contiguous(cells) {
-            Some(view) => view,
-            None => self.joined(id, cells),
-        }
+        let cells = &self.settled(cells);
+        contiguous(cells).unwrap_or_else(|| self.joined(id, cells))
     }
 
     /// As [`Self::view`], of cells that are not all there is of the value, or not once.
     pub fn repeated(&mut self, id: ValueId, cells: &Cells) -> View {
+        let cells = &self.settled(cells);
         contiguous(cells).unwrap_or_else(|| View {
             root: self.copied(id, cells, self.stage(id)),
             from: 0,
@@ -25,6 +39,7 @@ impl Compiler<'_> {
 
     /// As [`Self::view`], with each row right after the one before, and rows those of `stage`.
     pub fn dense(&mut self, id: ValueId, cells: &Cells, stage: Stage) -> View {
+        let cells = &self.settled(cells);
         if let Some(view) = contiguous(cells) {
             let root = &mut self.roots[view.root.0];
             let fits = root.width == cells.len() && root.stage == stage;
