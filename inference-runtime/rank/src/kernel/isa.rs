@@ -1,6 +1,7 @@
 //! Instruction sets that kernels exist for.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// Every set gives the same bits; which NaN a NaN is, is not promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +53,19 @@ impl Default for InstructionSet {
     }
 }
 
+impl FromStr for InstructionSet {
+    type Err = String;
+
+    /// By the name that `Display` gives.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|set| set.to_string() == text);
+        found.ok_or_else(|| {
+            let names = Self::ALL.map(|set| set.to_string()).join(", ");
+            format!("instruction set {text:?} is none of {names}")
+        })
+    }
+}
+
 impl fmt::Display for InstructionSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -59,5 +73,23 @@ impl fmt::Display for InstructionSet {
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back_or_refused() {
+        for set in InstructionSet::ALL {
+            assert_eq!(set.to_string().parse(), Ok(set));
+        }
+        let refused = "sse9".parse::<InstructionSet>().unwrap_err();
+        assert_eq!(
+            refused,
+            "instruction set \"sse9\" is none of portable, avx2, avx512"
+        );
+        assert_eq!(InstructionSet::available().last(), Some(&InstructionSet::best()));
     }
 }

@@ -93,7 +93,7 @@ impl Plan {
                 here.join(", ")
             ));
         }
-        let (graph, request) = match &model.rows {
+        let (mut graph, request) = match &model.rows {
             Rows::Independent => {
                 let hoisted = hoist::hoist(&model.graph, &options.once)?;
                 (hoisted.graph, hoisted.request)
@@ -115,6 +115,10 @@ impl Plan {
             Rows::Independent => compile::compile(&graph, &domains)?,
             Rows::Listwise(_) => Program::default(),
         };
+        if model.rows == Rows::Independent {
+            // Steps hold what they need: weights are not kept a second time.
+            graph.values.iter_mut().for_each(|value| value.constant = None);
+        }
         let row_bytes = program.places.pair.iter().sum::<usize>() * size_of::<f32>();
         let (least, most) = BLOCK_ROWS.into_inner();
         let block = (BLOCK_BYTES / row_bytes.max(1) / least * least).clamp(least, most);

@@ -130,25 +130,23 @@ impl Run<'_> {
         outputs.truncate(self.program.outputs.len());
         for (at, (id, _)) in self.program.outputs.iter().enumerate() {
             let fact = self.graph.fact(*id);
-            let shape = interpret::resolve(&fact.shape, self.segments.len())?;
-            let kept = outputs.get_mut(at).map(|tensor| &mut tensor.data);
-            let data = match (kept, fact.element) {
-                (Some(Data::F32(values)), Element::F32) => {
-                    values.clear();
-                    Data::F32(std::mem::take(values))
-                }
-                (_, Element::F32) => Data::F32(Vec::new()),
-                (_, Element::Bool) => Data::Bool(Vec::new()),
-                _ => Data::Int(Vec::new()),
-            };
-            let tensor = Tensor {
-                element: fact.element,
-                shape,
-                data,
-            };
-            match outputs.get_mut(at) {
-                Some(output) => *output = tensor,
-                None => outputs.push(tensor),
+            let rows = self.segments.len();
+            if outputs.len() == at {
+                outputs.push(Tensor::f32(vec![0], Vec::new()));
+            }
+            let output = &mut outputs[at];
+            output.element = fact.element;
+            output.shape.clear();
+            for extent in &fact.shape {
+                output
+                    .shape
+                    .push(extent.resolve(rows).ok_or(EvalError::Rows { rows })?);
+            }
+            match (&mut output.data, fact.element) {
+                (Data::F32(values), Element::F32) => values.clear(),
+                (data, Element::F32) => *data = Data::F32(Vec::new()),
+                (data, Element::Bool) => *data = Data::Bool(Vec::new()),
+                (data, _) => *data = Data::Int(Vec::new()),
             }
         }
         Ok(())
