@@ -106,13 +106,20 @@ def test_check_without_onnx_runtime(ranker):
 
 def test_check_names_every_problem(copy):
     (copy / "extra.txt").write_text("not listed")
-    (copy / "samples" / "one.response.json").write_text('{"outputs": [{"name": "score", "datatype": "FP32", "shape": [1], "data": [9]}]}')
+    wrong = {"outputs": [{"name": "score", "datatype": "FP32", "shape": [1], "data": [9]}]}
+    (copy / "samples" / "one.response.json").write_text(json.dumps(wrong))
     request = json.loads((copy / "samples" / "list.request.json").read_text())
     del request["inputs"][0]
     (copy / "samples" / "list.request.json").write_text(json.dumps(request))
     text = run("check", copy, code=1)
     problems = [line for line in text.splitlines() if line.startswith("problem: ")]
-    named = ["samples/list.request.json has digest", "samples/one.response.json has digest", "extra.txt is not in", '"dense" is missing', 'sample "one"']
+    named = [
+        "samples/list.request.json has digest",
+        "samples/one.response.json has digest",
+        "extra.txt is not in",
+        '"dense" is missing',
+        'sample "one"',
+    ]
     assert len(problems) == len(named) and text.endswith("5 problems\n")
     for problem in named:
         assert any(problem in line for line in problems), (problem, text)

@@ -96,6 +96,7 @@ def test_user_once(start, copy, tmp_path):
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
     shutil.copy(copy / "model.onnx", tmp_path / "model.onnx")
     shell(optimize, tmp_path)
-    inputs = {value.name: value.type.tensor_type.shape.dim[0] for value in onnx.load(tmp_path / "once.onnx").graph.input}
+    rewritten = onnx.load(tmp_path / "once.onnx").graph.input
+    inputs = {value.name: value.type.tensor_type.shape.dim[0] for value in rewritten}
     assert set(inputs) == {"dense", "sparse.user", "sparse.item"}
     assert inputs["dense"].dim_value == inputs["sparse.user"].dim_value == 1

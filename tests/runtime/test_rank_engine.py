@@ -67,7 +67,9 @@ def test_triton_clients_without_onnx_runtime(start, ranker, session):
             assert answer.shape == expected.shape and np.abs(answer - expected).max() <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["dlrm.dynamo-20", "mmoe.torchscript-17", "din.dynamo-17", "bag-weighted.torchscript-20"])
+@pytest.mark.parametrize(
+    "name", ["dlrm.dynamo-20", "mmoe.torchscript-17", "din.dynamo-17", "bag-weighted.torchscript-20"]
+)
 def test_models_of_the_corpus(start, tmp_path, name):
     content = (CORPUS / f"{name}.onnx").read_bytes()
     known = json.loads((CORPUS / f"{name}.json").read_text())
@@ -89,7 +91,7 @@ def test_an_id_outside_of_its_table_is_refused(start, tmp_path, ranker):
     dense, sparse = small.pairs(np.random.default_rng(1), 2)
     sparse[1, 25] = 10**6
     for module, client in clients(runtime):
-        with pytest.raises(InferenceServerException, match="1033.*outside of a table|outside of a table") as error:
+        with pytest.raises(InferenceServerException, match="1000000|outside of a table") as error:
             ask(module, client, {"dense": dense, "sparse": sparse})
         assert error.value.status() in ["400", "StatusCode.INVALID_ARGUMENT"]
     assert runtime.infer(small.request(*small.pairs(np.random.default_rng(1), 2))).status_code == 200

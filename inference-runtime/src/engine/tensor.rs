@@ -1,31 +1,39 @@
 //! Tensors as the protocol and the engines see them: typed, row-major, contiguous.
 
-/// What two values must share to be the same: 0 and -0 are not, a NaN and its copy are.
-trait Bits {
-    fn bits(&self) -> u64;
+/// Elements whose bits can be compared: 0 and -0 are not the same, a NaN and its copy are.
+trait SameBits: Sized {
+    fn same_bits(one: &[Self], other: &[Self]) -> bool;
 }
 
-macro_rules! bits {
+macro_rules! equal_is_same {
     ($($rust:ty),*) => {$(
-        impl Bits for $rust {
-            fn bits(&self) -> u64 {
-                u64::from_le_bytes(widen(self.to_le_bytes()))
+        impl SameBits for $rust {
+            fn same_bits(one: &[Self], other: &[Self]) -> bool {
+                one == other
             }
         }
     )*};
 }
-bits! { u8, u16, u32, u64, i8, i16, i32, i64, f32, f64 }
+equal_is_same! { bool, u8, u16, u32, u64, i8, i16, i32, i64 }
 
-impl Bits for bool {
-    fn bits(&self) -> u64 {
-        u64::from(*self)
+impl SameBits for f32 {
+    fn same_bits(one: &[Self], other: &[Self]) -> bool {
+        let differing = one
+            .iter()
+            .zip(other)
+            .fold(0, |bits, (a, b)| bits | (a.to_bits() ^ b.to_bits()));
+        one.len() == other.len() && differing == 0
     }
 }
 
-fn widen<const N: usize>(bytes: [u8; N]) -> [u8; 8] {
-    let mut wide = [0; 8];
-    wide[..N].copy_from_slice(&bytes);
-    wide
+impl SameBits for f64 {
+    fn same_bits(one: &[Self], other: &[Self]) -> bool {
+        let differing = one
+            .iter()
+            .zip(other)
+            .fold(0, |bits, (a, b)| bits | (a.to_bits() ^ b.to_bits()));
+        one.len() == other.len() && differing == 0
+    }
 }
 
 /// Data types of the protocol that a model may use.
@@ -117,7 +125,7 @@ macro_rules! datatypes {
                 match self {
                     $(Data::$variant(values) => columns.iter().all(|range| {
                         let of = |row: usize| &values[row * width + range.start..row * width + range.end];
-                        of(one).iter().zip(of(other)).all(|(a, b)| a.bits() == b.bits())
+                        SameBits::same_bits(of(one), of(other))
                     }),)*
                 }
             }
@@ -168,8 +176,8 @@ impl Data {
     /// Index of the first NaN or infinity.
     pub fn first_non_finite(&self) -> Option<usize> {
         match self {
-            Data::F32(values) => values.iter().position(|value| !value.is_finite()),
-            Data::F64(values) => values.iter().position(|value| !value.is_finite()),
+            Data::F32(values) => first(values, |value| !value.is_finite()),
+            Data::F64(values) => first(values, |value| !value.is_finite()),
             _ => None,
         }
     }
@@ -181,6 +189,15 @@ impl Data {
             values => values.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes())),
             bool values => bytes.extend(values.iter().map(|value| u8::from(*value))))
     }
+}
+
+/// The first element that is `wrong`. Blocks are looked at as a whole, which takes a fraction of the time.
+fn first<T: Copy>(values: &[T], wrong: impl Fn(T) -> bool) -> Option<usize> {
+    const BLOCK: usize = 64;
+    let any = |block: &[T]| block.iter().fold(false, |any, value| any | wrong(*value));
+    let block = values.chunks(BLOCK).position(any)?;
+    let inside = values[block * BLOCK..].iter().position(|value| wrong(*value))?;
+    Some(block * BLOCK + inside)
 }
 
 /// Little-endian bytes into elements; `None` when the length is no multiple, or a BOOL is neither 0 nor 1.
@@ -234,6 +251,17 @@ impl Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_wrong_element_is_found() {
+        for place in [0, 1, 63, 64, 130] {
+            let mut values = vec![0.5_f32; 131];
+            assert_eq!(Data::F32(values.clone()).first_non_finite(), None);
+            values[place] = f32::NAN;
+            values[130] = f32::INFINITY;
+            assert_eq!(Data::F32(values).first_non_finite(), Some(place));
+        }
+    }
 
     #[test]
     fn bytes_round_trip_for_every_datatype() {

@@ -138,11 +138,14 @@ pub struct OutputConfig {
     pub non_finite: NonFinite,
 }
 
-/// The first id outside of its column's vocabulary.
-fn outside(ids: impl Iterator<Item = i64>, sizes: &[u64]) -> Option<(usize, i64)> {
-    let outside = |(_, (id, size)): &(usize, (i64, &u64))| u64::try_from(*id).map_or(true, |id| id >= **size);
-    let found = ids.zip(sizes.iter().cycle()).enumerate().find(outside);
-    found.map(|(index, (id, _))| (index, id))
+/// The first id outside of its column's vocabulary. Rows are looked at as a whole, which takes a fraction of the time.
+fn outside<T: Copy + Into<i64>>(ids: &[T], sizes: &[u64]) -> Option<(usize, i64)> {
+    // Below zero is beyond every size.
+    let beyond = |(id, size): (&T, &u64)| (*id).into().cast_unsigned() >= *size;
+    let row = |row: &[T]| row.iter().zip(sizes).fold(false, |any, pair| any | beyond(pair));
+    let start = ids.chunks(sizes.len()).position(row)? * sizes.len();
+    let inside = ids[start..].iter().zip(sizes).position(beyond)?;
+    Some((start + inside, ids[start + inside].into()))
 }
 
 fn invalid(message: String) -> LoadFailure {
@@ -262,8 +265,8 @@ impl ModelConfig {
             return Ok(());
         }
         let found = match &tensor.data {
-            Data::I64(ids) => outside(ids.iter().copied(), &sizes),
-            Data::I32(ids) => outside(ids.iter().copied().map(i64::from), &sizes),
+            Data::I64(ids) => outside(ids, &sizes),
+            Data::I32(ids) => outside(ids, &sizes),
             _ => None,
         };
         match found {
