@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use rank::pass::hoist::Once;
+use rank::pass::hoist::{Columns, Once};
 
 use super::{Batch, Dim, Signature, Tensor, TensorSpec};
 
@@ -90,11 +90,8 @@ impl Layout {
         let mut layout = Self::default();
         for (name, _) in once {
             if signature.inputs.iter().all(|spec| spec.name != *name) {
-                let known: Vec<&str> = signature.inputs.iter().map(|spec| spec.name.as_str()).collect();
-                return Err(format!(
-                    "the model has no input {name:?}; it has {}",
-                    known.join(", ")
-                ));
+                let known = super::names(&signature.inputs);
+                return Err(format!("the model has no input {name:?}; it has {known}"));
             }
             if once.iter().filter(|(other, _)| other == name).count() > 1 {
                 return Err(format!(
@@ -136,9 +133,7 @@ impl Layout {
             ));
         };
         let user: Vec<Range<usize>> = ranges.iter().map(|range| range.start..range.end).collect();
-        let apart = user.windows(2).all(|pair| pair[0].end < pair[1].start);
-        let inside = user.iter().all(|range| !range.is_empty() && range.end <= count);
-        if !apart || !inside || user.iter().map(ExactSizeIterator::len).sum::<usize>() == count {
+        if !Columns::split(ranges, count) {
             let written: Vec<String> = user
                 .iter()
                 .map(|range| format!("{}:{}", range.start, range.end))

@@ -6,11 +6,7 @@ use crate::engine::{Data, Datatype};
 
 fn signature() -> Signature {
     let rows = || Dim::Named("n".into());
-    let spec = |name: &str, datatype, dims| TensorSpec {
-        name: name.into(),
-        datatype,
-        dims,
-    };
+    let spec = TensorSpec::new;
     Signature {
         inputs: vec![
             spec("dense", Datatype::F32, vec![rows(), Dim::Fixed(2), Dim::Fixed(2)]),

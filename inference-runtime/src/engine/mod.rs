@@ -32,6 +32,14 @@ pub struct TensorSpec {
 }
 
 impl TensorSpec {
+    pub fn new(name: &str, datatype: Datatype, dims: Vec<Dim>) -> Self {
+        Self {
+            name: name.to_owned(),
+            datatype,
+            dims,
+        }
+    }
+
     /// Shape in the protocol: -1 for a dimension of any size.
     pub fn protocol_shape(&self) -> Vec<i64> {
         let dim = |dim: &Dim| match dim {
@@ -45,6 +53,12 @@ impl TensorSpec {
     pub fn batched(&self) -> bool {
         matches!(self.dims.first(), Some(Dim::Named(_) | Dim::Any))
     }
+}
+
+/// As messages list them.
+pub fn names(specs: &[TensorSpec]) -> String {
+    let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+    names.join(", ")
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -17,6 +17,12 @@ pub fn tree(values: impl Iterator<Item = f32>, zero: f32, combine: impl Fn(f32, 
         let lane = &mut lanes[index % LANES];
         *lane = combine(*lane, value);
     }
+    together(lanes, combine)
+}
+
+/// Lanes combined as a tree: each of the first half with the one half of all further on, until one is left.
+#[inline(always)]
+pub fn together<T: Copy>(mut lanes: [T; LANES], combine: impl Fn(T, T) -> T) -> T {
     let mut half = LANES / 2;
     while half > 0 {
         for lane in 0..half {

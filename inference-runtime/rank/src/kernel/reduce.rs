@@ -91,14 +91,7 @@ where
     for (lane, x) in lanes.iter_mut().zip(rest) {
         *lane = combine(*lane, prepare(*x));
     }
-    let mut half = LANES / 2;
-    while half > 0 {
-        for lane in 0..half {
-            lanes[lane] = combine(lanes[lane], lanes[lane + half]);
-        }
-        half /= 2;
-    }
-    lanes[0]
+    math::together(lanes, combine)
 }
 
 /// W groups side by side.
@@ -119,17 +112,8 @@ fn columns<const W: usize, P, C>(
             *lane = combine(*lane, prepare(*x));
         }
     }
-    let mut half = LANES / 2;
-    while half > 0 {
-        for lane in 0..half {
-            let other = lanes[lane + half];
-            for (lane, other) in lanes[lane].iter_mut().zip(other) {
-                *lane = combine(*lane, other);
-            }
-        }
-        half /= 2;
-    }
-    out[column..column + W].copy_from_slice(&lanes[0]);
+    let side_by_side = |a: [f32; W], b: [f32; W]| std::array::from_fn(|at| combine(a[at], b[at]));
+    out[column..column + W].copy_from_slice(&math::together(lanes, side_by_side));
 }
 
 on_each_set! {

@@ -21,6 +21,23 @@ pub struct Columns {
     pub end: usize,
 }
 
+impl Columns {
+    /// At least 0, whatever was declared.
+    pub fn width(&self) -> usize {
+        self.end.saturating_sub(self.start)
+    }
+
+    /// Whether ranges split `count` columns in two: ascending and apart, and neither none nor all of them.
+    pub fn split(ranges: &[Self], count: usize) -> bool {
+        let ordered = ranges.windows(2).all(|pair| pair[0].end < pair[1].start);
+        let inside = ranges
+            .iter()
+            .all(|range| range.start < range.end && range.end <= count);
+        let named: usize = ranges.iter().map(Self::width).sum();
+        ordered && inside && named > 0 && named < count
+    }
+}
+
 /// What of the inputs belongs to the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Once {
@@ -127,19 +144,12 @@ impl Rebuild<'_> {
             return Err(format!("input {name:?} has no columns"));
         };
         let count = columns.as_fixed().unwrap_or(0);
-        let ordered = ranges.windows(2).all(|pair| pair[0].end < pair[1].start);
-        let inside = ranges
-            .iter()
-            .all(|range| range.start < range.end && range.end <= count);
-        let user: usize = ranges
-            .iter()
-            .map(|range| range.end.saturating_sub(range.start))
-            .sum();
-        if !ordered || !inside || user == 0 || user == count {
+        if !Columns::split(ranges, count) {
             return Err(format!(
                 "input {name:?}: columns must be ranges of {count}, ascending and apart, and not all of them"
             ));
         }
+        let user: usize = ranges.iter().map(Columns::width).sum();
         let narrow = |width: usize| Fact::new(fact.element, vec![rows, Extent::of(width)]);
         let user_id = self.add_input(&format!("{name}.user"), narrow(user), true, request);
         let item_id = self.add_input(&format!("{name}.item"), narrow(count - user), false, request);

@@ -185,21 +185,21 @@ fn rowwise(tensor: &Tensor) -> bool {
 /// Elements of each row brought together; the shape stays as it was.
 fn rows_first(tensor: Tensor, axis: usize, rows: usize) -> Tensor {
     let (outer, inner) = around(&tensor, axis, rows);
-    if outer == 1 {
-        return tensor;
-    }
-    let order = (0..rows).flat_map(|row| (0..outer).map(move |outer| outer * rows + row));
-    let indices = order.flat_map(|part| part * inner..(part + 1) * inner);
-    tensor.pick(tensor.shape.clone(), indices)
+    swapped(tensor, (outer, rows), inner)
 }
 
 /// The way back from [`rows_first`].
 fn rows_at(tensor: Tensor, axis: usize, rows: usize) -> Tensor {
     let (outer, inner) = around(&tensor, axis, rows);
-    if outer == 1 {
+    swapped(tensor, (rows, outer), inner)
+}
+
+/// `(a, b, inner)` elements as `(b, a, inner)`.
+fn swapped(tensor: Tensor, (a, b): (usize, usize), inner: usize) -> Tensor {
+    if a == 1 || b == 1 {
         return tensor;
     }
-    let order = (0..outer).flat_map(|outer_at| (0..rows).map(move |row| row * outer + outer_at));
+    let order = (0..b).flat_map(|second| (0..a).map(move |first| first * b + second));
     let indices = order.flat_map(|part| part * inner..(part + 1) * inner);
     tensor.pick(tensor.shape.clone(), indices)
 }
