@@ -16,25 +16,20 @@ macro_rules! equal_is_same {
 }
 equal_is_same! { bool, u8, u16, u32, u64, i8, i16, i32, i64 }
 
-impl SameBits for f32 {
-    fn same_bits(one: &[Self], other: &[Self]) -> bool {
-        let differing = one
-            .iter()
-            .zip(other)
-            .fold(0, |bits, (a, b)| bits | (a.to_bits() ^ b.to_bits()));
-        one.len() == other.len() && differing == 0
-    }
+macro_rules! equal_in_bits_is_same {
+    ($($rust:ty),*) => {$(
+        impl SameBits for $rust {
+            fn same_bits(one: &[Self], other: &[Self]) -> bool {
+                let differing = one
+                    .iter()
+                    .zip(other)
+                    .fold(0, |bits, (a, b)| bits | (a.to_bits() ^ b.to_bits()));
+                one.len() == other.len() && differing == 0
+            }
+        }
+    )*};
 }
-
-impl SameBits for f64 {
-    fn same_bits(one: &[Self], other: &[Self]) -> bool {
-        let differing = one
-            .iter()
-            .zip(other)
-            .fold(0, |bits, (a, b)| bits | (a.to_bits() ^ b.to_bits()));
-        one.len() == other.len() && differing == 0
-    }
-}
+equal_in_bits_is_same! { f32, f64 }
 
 /// Data types of the protocol that a model may use.
 macro_rules! datatypes {

@@ -8,7 +8,7 @@ use rank::pass::hoist::Once;
 use serde::Deserialize;
 
 use crate::engine::layout::Slot;
-use crate::engine::{Data, Datatype, Layout, Signature, Tensor, merge};
+use crate::engine::{Data, Datatype, Layout, Signature, Tensor, merge, names};
 use crate::failure::{LoadFailure, Reason};
 use crate::model::top_k::TopKConfig;
 use crate::queue::Batching;
@@ -179,10 +179,9 @@ impl ModelConfig {
     pub fn check(&self, signature: &Signature) -> Result<(), LoadFailure> {
         for (name, input) in &self.inputs {
             let Some(spec) = signature.inputs.iter().find(|spec| spec.name == *name) else {
-                let known: Vec<&str> = signature.inputs.iter().map(|spec| spec.name.as_str()).collect();
+                let known = names(&signature.inputs);
                 return Err(invalid(format!(
-                    "inputs.{name}: the model has no such input; it has {}",
-                    known.join(", ")
+                    "inputs.{name}: the model has no such input; it has {known}"
                 )));
             };
             if input.vocabularies.is_empty() {

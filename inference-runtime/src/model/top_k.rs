@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::config::ModelConfig;
 use crate::engine::layout::Place;
-use crate::engine::{Batch, Data, Datatype, Dim, Layout, Outputs, Signature, Tensor, TensorSpec};
+use crate::engine::{Batch, Data, Datatype, Dim, Layout, Outputs, Signature, Tensor, TensorSpec, names};
 use crate::failure::{LoadFailure, Reason};
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -164,8 +164,8 @@ fn ids(written: &str, signature: &Signature, layout: &Layout) -> Result<(usize, 
     };
     let input = signature.inputs.iter().position(|spec| spec.name == name);
     let input = input.ok_or_else(|| {
-        let known: Vec<&str> = signature.inputs.iter().map(|spec| spec.name.as_str()).collect();
-        format!("the model has no input {name:?}; it has {}", known.join(", "))
+        let known = names(&signature.inputs);
+        format!("the model has no input {name:?}; it has {known}")
     })?;
     let spec = &signature.inputs[input];
     if !matches!(spec.datatype, Datatype::I64 | Datatype::I32) {
@@ -197,13 +197,12 @@ fn ids(written: &str, signature: &Signature, layout: &Layout) -> Result<(usize, 
 }
 
 fn score(name: Option<&str>, outputs: &[TensorSpec]) -> Result<usize, String> {
-    let known: Vec<&str> = outputs.iter().map(|spec| spec.name.as_str()).collect();
     let index = match name {
         None if outputs.len() == 1 => 0,
-        None => return Err(format!("name the output that ranks: one of {}", known.join(", "))),
+        None => return Err(format!("name the output that ranks: one of {}", names(outputs))),
         Some(name) => {
-            let index = known.iter().position(|known| *known == name);
-            index.ok_or_else(|| format!("the model has no output {name:?}; it has {}", known.join(", ")))?
+            let index = outputs.iter().position(|spec| spec.name == name);
+            index.ok_or_else(|| format!("the model has no output {name:?}; it has {}", names(outputs)))?
         }
     };
     let spec = &outputs[index];

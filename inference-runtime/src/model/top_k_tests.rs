@@ -2,11 +2,7 @@ use super::*;
 
 fn signature() -> Signature {
     let rows = || Dim::Named("n".into());
-    let spec = |name: &str, datatype, dims| TensorSpec {
-        name: name.into(),
-        datatype,
-        dims,
-    };
+    let spec = TensorSpec::new;
     Signature {
         inputs: vec![
             spec("dense", Datatype::F32, vec![rows(), Dim::Fixed(2)]),

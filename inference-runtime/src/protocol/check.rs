@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::ApiError;
 use super::request::WantedOutput;
 use crate::engine::layout::{Place, Sent, Slot};
-use crate::engine::{Batch, Datatype, Dim, Outputs, Tensor, TensorSpec};
+use crate::engine::{Batch, Datatype, Dim, Outputs, Tensor, TensorSpec, names};
 use crate::model::ServedModel;
 use crate::model::top_k::{Asked, IDS};
 
@@ -145,14 +145,6 @@ pub fn declared(name: &str, datatype: &str, shape: &[i64]) -> Result<Declared, A
         count,
         bytes,
     })
-}
-
-fn names(specs: &[TensorSpec]) -> String {
-    specs
-        .iter()
-        .map(|spec| spec.name.as_str())
-        .collect::<Vec<_>>()
-        .join(", ")
 }
 
 /// Puts the tensors in the model's order, and checks each against it.

@@ -8,11 +8,7 @@ use crate::queue::Batching;
 
 pub fn model() -> ServedModel {
     let rows = || Dim::Named("n".into());
-    let spec = |name: &str, datatype, dims| TensorSpec {
-        name: name.into(),
-        datatype,
-        dims,
-    };
+    let spec = TensorSpec::new;
     let signature = Signature {
         inputs: vec![
             spec("dense", Datatype::F32, vec![rows(), Dim::Fixed(2)]),
