@@ -10,6 +10,7 @@ from harness.base import eventually, run
 from harness.stack import operator_processes
 
 MODEL = "crowd"
+CURL = ["curl", "-sS", "--fail", "--fail-early", "--noproxy", "*", "-m", "2", "-w", "\n"]
 # What curl exits with.
 REFUSED, TIMED_OUT = 7, 28
 
@@ -31,10 +32,13 @@ def up(fleet, count: int) -> dict[str, str]:
 
 
 def ask(addresses, path: str = "load", inside: int | None = None) -> list[str]:
-    """What each answers, as the host asks, or as a pod does in whose network the process `inside` is."""
+    """What each answers, as the host asks, or as a pod does in whose network the process `inside` is.
+
+    Fails with the first that does not answer; by itself curl would tell of the last one only.
+    """
     words = ["nsenter", "-t", inside, "-n"] if inside else []
     urls = [f"http://{address}:8002/{path}" for address in addresses]
-    return run(*words, "curl", "-sS", "--fail", "--noproxy", "*", "-m", "2", "-w", "\n", *urls).splitlines()
+    return run(*words, *CURL, *urls).splitlines()
 
 
 def loads(addresses, **how) -> list[dict]:
