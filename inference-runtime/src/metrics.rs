@@ -19,6 +19,12 @@ pub struct Labels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ModelLabels {
+    pub model: String,
+    pub version: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Phase {
     pub phase: &'static str,
 }
@@ -39,6 +45,7 @@ pub struct Metrics {
     pub requests: Family<Labels, Counter>,
     pub pairs: Family<Labels, Counter>,
     pub items: Family<Labels, Counter>,
+    pub dropped: Family<ModelLabels, Counter>,
     pub request_seconds: Histogram,
     pub queue_seconds: Histogram,
     pub compute_seconds: Histogram,
@@ -64,6 +71,7 @@ impl Metrics {
             requests: Family::default(),
             pairs: Family::default(),
             items: Family::default(),
+            dropped: Family::default(),
             request_seconds: latency(),
             queue_seconds: latency(),
             compute_seconds: latency(),
@@ -90,6 +98,11 @@ impl Metrics {
         );
         registry.register("pairs", "Candidates scored, by outcome", self.pairs.clone());
         registry.register("items", "Candidates returned, by outcome", self.items.clone());
+        registry.register(
+            "dropped_candidates",
+            "Candidates left out of an answer because an output of theirs was NaN or infinity",
+            self.dropped.clone(),
+        );
         let seconds = || Unit::Seconds;
         let time = self.request_seconds.clone();
         registry.register_with_unit(

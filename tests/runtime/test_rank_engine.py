@@ -185,6 +185,44 @@ def test_top_k(start, copy, session):
     assert runtime.infer(body).status_code == 400
 
 
+def test_candidates_without_a_score_are_dropped(start, tmp_path):
+    """The logarithm of what is negative is NaN, that of 0 infinite."""
+    value = helper.make_tensor_value_info
+    nodes = [helper.make_node("Log", ["x"], ["score"]), helper.make_node("Neg", ["item"], ["opposite"])]
+    inputs = [value("x", TensorProto.FLOAT, ["rows", 1]), value("item", TensorProto.INT64, ["rows", 1])]
+    outputs = [value("score", TensorProto.FLOAT, ["rows", 1]), value("opposite", TensorProto.INT64, ["rows", 1])]
+    model = helper.make_model(helper.make_graph(nodes, "g", inputs, outputs), opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    folder = tmp_path / "logarithm"
+    folder.mkdir()
+    onnx.save(model, folder / "model.onnx")
+    configure(folder, "device: cpu\ntopK: {ids: item, score: score}\noutputs: {score: {nonFinite: dropCandidate}}\n")
+    # Zeros would be refused at warm-up.
+    one = [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [1]}, {"name": "item", "shape": [1, 1], "datatype": "INT64", "data": [0]}]
+    (folder / "samples").mkdir()
+    (folder / "samples" / "one.request.json").write_text(json.dumps({"inputs": one}))
+    small.write_manifest(folder)
+    runtime = start(folder.as_uri())
+
+    def ask(x: list, **parameters):
+        tensors = [
+            {"name": "x", "shape": [len(x), 1], "datatype": "FP32", "data": x},
+            {"name": "item", "shape": [len(x), 1], "datatype": "INT64", "data": list(range(len(x)))},
+        ]
+        return runtime.infer({"inputs": tensors, "parameters": parameters})
+
+    answer = {output["name"]: output for output in ask([2, -1, 0, 4, 3], top_k=4).json()["outputs"]}
+    assert answer["ids"]["data"] == [3, 4, 0] and answer["opposite"]["data"] == [-3, -4, 0]
+    assert answer["score"]["shape"] == [3, 1]
+    nothing = {output["name"]: output for output in ask([-1, 0], top_k=4).json()["outputs"]}
+    assert nothing["ids"]["data"] == [] and nothing["ids"]["shape"] == [0]
+    assert runtime.metric(f'pinnace_dropped_candidates_total{{model="{NAME}",version="1"}}') == 4
+    assert runtime.metric("pinnace_items_total") == 3
+    whole = ask([2, -1])
+    assert whole.status_code == 500 and '"score" is NaN or infinity at element 1' in whole.json()["error"]
+    assert ask([2, 1], top_k=0).status_code == 200
+
+
 def test_top_k_needs_to_know_the_ids(start, ranker):
     runtime = start(ranker.as_uri())
     dense, sparse = small.pairs(np.random.default_rng(4), 2)

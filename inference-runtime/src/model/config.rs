@@ -66,13 +66,24 @@ impl<'de> Deserialize<'de> for RequestInputs {
     }
 }
 
-/// What happens to NaN and infinity.
+/// What happens to NaN and infinity in an input.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "camelCase")]
 pub enum NonFinite {
     #[default]
     Refuse,
     Allow,
+}
+
+/// What happens to NaN and infinity in an output.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum NonFiniteOutput {
+    #[default]
+    Refuse,
+    Allow,
+    /// The candidate is left out of a request for the best; any other request is refused.
+    DropCandidate,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -135,7 +146,7 @@ pub struct InputConfig {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct OutputConfig {
-    pub non_finite: NonFinite,
+    pub non_finite: NonFiniteOutput,
 }
 
 /// The first id outside of its column's vocabulary. Rows are looked at as a whole, which takes a fraction of the time.
@@ -204,14 +215,17 @@ impl ModelConfig {
                 )));
             }
         }
-        match self
-            .outputs
-            .keys()
-            .find(|name| signature.outputs.iter().all(|spec| spec.name != **name))
-        {
-            Some(name) => Err(invalid(format!("outputs.{name}: the model has no such output"))),
-            None => Ok(()),
+        for (name, output) in &self.outputs {
+            if signature.outputs.iter().all(|spec| spec.name != *name) {
+                return Err(invalid(format!("outputs.{name}: the model has no such output")));
+            }
+            if output.non_finite == NonFiniteOutput::DropCandidate && self.top_k.is_none() {
+                return Err(invalid(format!(
+                    "outputs.{name}.nonFinite: dropCandidate needs topK; name the ids as topK.ids, or say refuse or allow"
+                )));
+            }
         }
+        Ok(())
     }
 
     /// How the inputs of a model with this signature reach an engine.
@@ -285,7 +299,7 @@ impl ModelConfig {
         if self
             .outputs
             .get(name)
-            .is_some_and(|config| config.non_finite == NonFinite::Allow)
+            .is_some_and(|config| config.non_finite == NonFiniteOutput::Allow)
         {
             return Ok(());
         }

@@ -31,6 +31,10 @@ fn unknown_keys_are_named() {
         ),
         ("batching: {maxQueueDelay: 5}", "maxQueueDelay"),
         ("batching: {maxQueueDelay: soon}", "soon"),
+        (
+            "inputs: {dense: {nonFinite: dropCandidate}}",
+            "expected `refuse` or `allow`",
+        ),
     ] {
         let failure = ModelConfig::parse(text).unwrap_err();
         assert_eq!(failure.reason, Reason::ConfigInvalid);
@@ -69,6 +73,10 @@ fn names_must_be_the_models() {
         ),
         ("inputs: {sparse: {vocabularies: [1, 2, 3]}}", "3 entries"),
         ("outputs: {scores: {}}", "outputs.scores"),
+        (
+            "outputs: {score: {nonFinite: dropCandidate}}",
+            "outputs.score.nonFinite: dropCandidate needs topK",
+        ),
     ] {
         let failure = ModelConfig::parse(text).unwrap().check(&signature()).unwrap_err();
         assert!(failure.message.contains(named), "{text}: {}", failure.message);

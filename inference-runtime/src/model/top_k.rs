@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 
 use serde::Deserialize;
 
-use super::config::ModelConfig;
+use super::config::{ModelConfig, NonFiniteOutput};
 use crate::engine::layout::Place;
 use crate::engine::{Batch, Data, Datatype, Dim, Layout, Outputs, Signature, Tensor, TensorSpec, names};
 use crate::failure::{LoadFailure, Reason};
@@ -30,6 +30,8 @@ pub struct TopK {
     column: usize,
     /// In the signature.
     score: usize,
+    /// Outputs, in the signature, in which NaN or infinity drops the candidate.
+    drops: Vec<usize>,
     pub k: Option<usize>,
 }
 
@@ -39,6 +41,15 @@ pub struct Asked {
     pub k: usize,
     /// One a pair.
     pub ids: Data,
+}
+
+/// What became of a list that was cut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Candidates answered.
+    pub items: usize,
+    /// Candidates left out for NaN or infinity.
+    pub dropped: usize,
 }
 
 /// Name of the output with the ids.
@@ -51,10 +62,19 @@ impl TopK {
         signature: &Signature,
         layout: &Layout,
     ) -> Result<Option<Self>, LoadFailure> {
-        let Some(config) = &config.top_k else {
+        let Some(own) = &config.top_k else {
             return Ok(None);
         };
-        let found = Self::find(config, signature, layout);
+        let drops = |spec: &TensorSpec| {
+            let output = config.outputs.get(&spec.name);
+            output.is_some_and(|output| output.non_finite == NonFiniteOutput::DropCandidate)
+        };
+        let found = Self::find(own, signature, layout).map(|found| Self {
+            drops: (0..signature.outputs.len())
+                .filter(|index| drops(&signature.outputs[*index]))
+                .collect(),
+            ..found
+        });
         let invalid =
             |error| LoadFailure::permanent(Reason::ConfigInvalid, format!("config.yaml: topK{error}"));
         found.map(Some).map_err(invalid)
@@ -79,6 +99,7 @@ impl TopK {
             slot,
             column,
             score,
+            drops: Vec::new(),
             k: config.k,
         })
     }
@@ -95,33 +116,63 @@ impl TopK {
         }
     }
 
+    /// Whether NaN or infinity in an output drops the candidate.
+    pub fn drops(&self, output: usize) -> bool {
+        self.drops.contains(&output)
+    }
+
     /// Cuts each output down to the best rows, best first, and adds their ids. `None` when an output has other rows.
-    pub fn best(&self, asked: &Asked, outputs: &mut Outputs) -> Option<()> {
+    pub fn best(&self, asked: &Asked, outputs: &mut Outputs) -> Option<Cut> {
+        let rows = asked.ids.count();
+        if outputs
+            .tensors
+            .iter()
+            .any(|tensor| tensor.shape.first() != Some(&rows))
+        {
+            return None;
+        }
+        let kept = self.kept(rows, outputs)?;
+        let dropped = rows - kept.len();
         let order = match &outputs.tensors.get(self.score)?.data {
-            Data::F32(scores) => order(scores.iter().map(|score| f64::from(*score)), asked),
-            Data::F64(scores) => order(scores.iter().copied(), asked),
+            Data::F32(scores) => order(scores.iter().map(|score| f64::from(*score)), kept, asked),
+            Data::F64(scores) => order(scores.iter().copied(), kept, asked),
             _ => return None,
         };
-        let rows = asked.ids.count();
         let ids = Tensor {
             shape: vec![rows],
             data: asked.ids.clone(),
         };
         outputs.tensors.push(ids);
         for tensor in &mut outputs.tensors {
-            if tensor.shape.first() != Some(&rows) {
-                return None;
-            }
             let width = tensor.shape[1..].iter().product();
             tensor.data = tensor.data.cut(width, &order, std::slice::from_ref(&(0..width)));
             tensor.shape[0] = order.len();
         }
-        Some(())
+        Some(Cut {
+            items: order.len(),
+            dropped,
+        })
+    }
+
+    /// Places of the candidates that are not dropped.
+    fn kept(&self, rows: usize, outputs: &Outputs) -> Option<Vec<usize>> {
+        let mut finite = vec![true; rows];
+        for index in &self.drops {
+            let data = &outputs.tensors.get(*index)?.data;
+            if data.first_non_finite().is_some() {
+                let width = data.count() / rows;
+                let of = |row: usize| data.copy_range(row * width..(row + 1) * width);
+                for (row, finite) in finite.iter_mut().enumerate() {
+                    *finite &= of(row)?.first_non_finite().is_none();
+                }
+            }
+        }
+        Some((0..rows).filter(|row| finite[*row]).collect())
     }
 }
 
-/// Places of the best candidates, best first.
-fn order(scores: impl Iterator<Item = f64>, asked: &Asked) -> Vec<usize> {
+/// Which of the candidates in `places` are the best, best first.
+fn order(scores: impl Iterator<Item = f64>, places: Vec<usize>, asked: &Asked) -> Vec<usize> {
     let scores: Vec<f64> = scores.collect();
     let id = |place: usize| match &asked.ids {
         Data::I64(ids) => ids.get(place).copied(),
@@ -133,7 +184,7 @@ fn order(scores: impl Iterator<Item = f64>, asked: &Asked) -> Vec<usize> {
             .then_with(|| id(*a).cmp(&id(*b)))
             .then_with(|| a.cmp(b))
     };
-    let mut order: Vec<usize> = (0..scores.len()).collect();
+    let mut order = places;
     let k = asked.k.min(order.len());
     if k < order.len() && k > 0 {
         order.select_nth_unstable_by(k - 1, compare);

@@ -111,8 +111,12 @@ fn best(ids: &[i64], scores: &[f32], k: usize) -> (Vec<i64>, Vec<u32>) {
             },
         ],
     };
-    top.best(&asked, &mut outputs).unwrap();
     let rows = k.min(scores.len());
+    let cut = Cut {
+        items: rows,
+        dropped: 0,
+    };
+    assert_eq!(top.best(&asked, &mut outputs), Some(cut));
     let shapes: Vec<&[usize]> = outputs
         .tensors
         .iter()
@@ -177,4 +181,42 @@ fn ids_may_be_an_input_of_their_own_or_a_column_of_the_items_part() {
     );
     let top = top_k("{topK: {ids: 'sparse[3]', score: click}, requestInputs: ['sparse[0:2]']}").unwrap();
     assert_eq!((top.slot, top.column), (2, 1));
+}
+
+/// A candidate goes when any output that drops is not finite in its row, whatever the others say.
+#[test]
+fn candidates_are_dropped_where_the_configuration_says_so() {
+    const NAN: f32 = f32::NAN;
+    let cut = |config: &str, click: [f32; 4], heads: [f32; 8], k| {
+        let top = top_k(&format!(
+            "{{topK: {{ids: item, score: click}}, outputs: {config}}}"
+        ))
+        .unwrap();
+        let tensor = |shape: &[usize], values: &[f32]| Tensor {
+            shape: shape.to_vec(),
+            data: Data::F32(values.to_vec()),
+        };
+        let mut outputs = Outputs {
+            tensors: vec![tensor(&[4, 1], &click), tensor(&[4, 2], &heads)],
+        };
+        let asked = top.asked(k, &batch(vec![0; 16]));
+        let cut = top.best(&asked, &mut outputs).unwrap();
+        let Data::I64(ids) = &outputs.tensors[2].data else {
+            panic!("{outputs:?}")
+        };
+        assert_eq!(outputs.tensors[1].shape, [cut.items, 2]);
+        assert_eq!(outputs.tensors[0].data.count(), cut.items);
+        (ids.clone(), cut.dropped)
+    };
+    let drop = "{click: {nonFinite: dropCandidate}}";
+    let both = "{click: {nonFinite: dropCandidate}, heads: {nonFinite: dropCandidate}}";
+    let (click, heads) = (
+        [NAN, 0.5, f32::INFINITY, 0.9],
+        [1.0, 1.0, 1.0, NAN, 1.0, 1.0, 1.0, 1.0],
+    );
+    assert_eq!(cut(drop, click, heads, 4), (vec![103, 101], 2));
+    assert_eq!(cut(drop, click, heads, 1), (vec![103], 2));
+    assert_eq!(cut(both, click, heads, 4), (vec![103], 3));
+    assert_eq!(cut(drop, [0.1; 4], heads, 2), (vec![100, 101], 0));
+    assert_eq!(cut(drop, [f32::NEG_INFINITY; 4], heads, 2), (vec![], 4));
 }

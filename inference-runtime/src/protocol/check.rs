@@ -7,7 +7,7 @@ use super::request::WantedOutput;
 use crate::engine::layout::{Place, Sent, Slot};
 use crate::engine::{Batch, Datatype, Dim, Outputs, Tensor, TensorSpec, names};
 use crate::model::ServedModel;
-use crate::model::top_k::{Asked, IDS};
+use crate::model::top_k::{Asked, Cut, IDS};
 
 /// Tensors of one request; no ranking model has as many.
 pub const MAX_TENSORS: usize = 1024;
@@ -102,16 +102,22 @@ pub fn asked(model: &ServedModel, k: Option<usize>, batch: &Batch) -> Option<Ask
     Some(model.top_k.as_ref()?.asked(k?, batch))
 }
 
-/// Cuts the outputs down to what a request asked for. What may not be answered is refused before, for every candidate.
-pub fn best(model: &ServedModel, asked: Option<&Asked>, outputs: &mut Outputs) -> Result<(), ApiError> {
+/// Cuts the outputs down to what a request asked for; `None` when it asked for all. What may not be answered is refused
+/// before, for every candidate, unless it only drops its own.
+pub fn best(
+    model: &ServedModel,
+    asked: Option<&Asked>,
+    outputs: &mut Outputs,
+) -> Result<Option<Cut>, ApiError> {
     let (Some(top_k), Some(asked)) = (&model.top_k, asked) else {
-        return Ok(());
+        return Ok(None);
     };
-    for index in 0..model.signature.outputs.len() {
+    for index in (0..model.signature.outputs.len()).filter(|index| !top_k.drops(*index)) {
         computed(model, index, outputs)?;
     }
     let cut = top_k.best(asked, outputs);
-    cut.ok_or_else(|| ApiError::internal("top_k: an output has not one row a candidate"))
+    cut.map(Some)
+        .ok_or_else(|| ApiError::internal("top_k: an output has not one row a candidate"))
 }
 
 /// What a tensor is said to be: possible in itself, not yet compared with the model.

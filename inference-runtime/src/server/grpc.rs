@@ -14,7 +14,7 @@ use super::route::{check_name, loading};
 use super::score;
 use super::state::{Ready, Serving};
 use crate::protocol::pb::grpc_inference_service_server::GrpcInferenceService;
-use crate::protocol::{ApiError, check, grpc, metadata, pb};
+use crate::protocol::{ApiError, grpc, metadata, pb};
 use crate::worker::Done;
 use door::Ticket;
 
@@ -72,7 +72,8 @@ impl Inference {
                 .timeout
                 .map_or(ticket.timeout, |own| own.min(ticket.timeout)),
         );
-        ticket.scored(parsed.batch.rows as u64);
+        let pairs = parsed.batch.rows as u64;
+        ticket.scored(pairs);
         let permit = Arc::clone(&ticket.permit);
         let mut done: Done = score::score(
             &self.serving,
@@ -82,10 +83,14 @@ impl Inference {
             ticket.started,
         )
         .await?;
-        check::best(&ready.model, parsed.top_k.as_ref(), &mut done.outputs)?;
-        if let Some(asked) = &parsed.top_k {
-            ticket.returned(asked.k as u64);
-        }
+        let asked = parsed.top_k.as_ref();
+        ticket.returned(score::best(
+            &self.serving,
+            ready,
+            asked,
+            &mut done.outputs,
+            pairs,
+        )?);
         grpc::encode(&ready.model, parsed.id, &parsed.outputs, &done.outputs)
     }
 }

@@ -9,7 +9,7 @@ use super::body::{self, Reply};
 use super::route::{check_name, loading};
 use super::score::{self, Counts};
 use super::state::{Ready, Serving};
-use crate::protocol::{ApiError, check as checked, request, response};
+use crate::protocol::{ApiError, request, response};
 
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
@@ -100,9 +100,15 @@ async fn admitted(
     counts.pairs = parsed.batch.rows as u64;
     let asked = (parsed.batch, parsed.terms);
     let mut done = score::score(serving, ready, asked, permit, arrived).await?;
-    checked::best(&ready.model, parsed.top_k.as_ref(), &mut done.outputs)?;
+    let items = score::best(
+        serving,
+        ready,
+        parsed.top_k.as_ref(),
+        &mut done.outputs,
+        counts.pairs,
+    )?;
     let answer = response::encode(&ready.model, parsed.id.as_deref(), &parsed.outputs, &done.outputs)?;
-    counts.items = parsed.top_k.map_or(counts.pairs, |asked| asked.k as u64);
+    counts.items = items;
     Ok(success(answer))
 }
 

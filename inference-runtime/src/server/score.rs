@@ -7,10 +7,11 @@ use tokio::sync::oneshot;
 
 use super::state::{Ready, Serving};
 use crate::admission::Permit;
-use crate::engine::Batch;
-use crate::metrics::Labels;
-use crate::protocol::ApiError;
+use crate::engine::{Batch, Outputs};
+use crate::metrics::{Labels, ModelLabels};
+use crate::model::top_k::Asked;
 use crate::protocol::request::Terms;
+use crate::protocol::{ApiError, check};
 use crate::queue::Job;
 use crate::worker::Done;
 
@@ -54,6 +55,28 @@ pub async fn score(
     serving.metrics.compute_seconds.observe(done.ran.as_secs_f64());
     serving.metrics.batch_requests.observe(f64::from(done.shared_by));
     Ok(done)
+}
+
+/// Cuts the outputs down to what a request asked for; gives how many of its `pairs` are answered.
+pub fn best(
+    serving: &Serving,
+    ready: &Ready,
+    asked: Option<&Asked>,
+    outputs: &mut Outputs,
+    pairs: u64,
+) -> Result<u64, ApiError> {
+    let Some(cut) = check::best(&ready.model, asked, outputs)? else {
+        return Ok(pairs);
+    };
+    if cut.dropped > 0 {
+        let labels = ModelLabels {
+            model: serving.model_name.clone(),
+            version: serving.model_version.clone(),
+        };
+        let dropped = serving.metrics.dropped.get_or_create(&labels);
+        dropped.inc_by(cut.dropped as u64);
+    }
+    Ok(cut.items as u64)
 }
 
 /// Counts a request that is answered, or refused.
