@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let files = protox::compile(["inference.proto"], ["proto"])?;
     let mut builder = tonic_prost_build::configure()
         .build_client(false)
+        .codec_path("crate::protocol::codec::Codec")
         .bytes(".inference.ModelInferRequest.raw_input_contents")
         .bytes(".inference.ModelInferResponse.raw_output_contents");
     for message in AS_JSON {

@@ -1,6 +1,7 @@
 //! The Open Inference Protocol V2 over REST (JSON and the binary tensor extension) and gRPC.
 
 pub mod check;
+pub mod codec;
 pub mod error;
 pub mod grpc;
 pub mod metadata;

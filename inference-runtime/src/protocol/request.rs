@@ -1,8 +1,11 @@
 //! An infer request: parsed once, into a batch in which every shape, type and value is what the model takes.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::check::{self, Declared, MAX_TENSORS};
@@ -19,9 +22,39 @@ struct RawRequest<'a> {
     #[serde(default)]
     parameters: RequestParameters,
     #[serde(borrow)]
-    inputs: Vec<RawTensor<'a>>,
+    inputs: Bounded<RawTensor<'a>>,
     #[serde(default)]
-    outputs: Option<Vec<RawOutput>>,
+    outputs: Option<Bounded<RawOutput>>,
+}
+
+/// As many as a request may have: what is beyond is not read, so it takes no memory.
+struct Bounded<T>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Bounded<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(BoundedVisitor(PhantomData))
+    }
+}
+
+struct BoundedVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for BoundedVisitor<T> {
+    type Value = Bounded<T>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "an array of at most {MAX_TENSORS} tensors")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+        let mut tensors = Vec::new();
+        while let Some(tensor) = elements.next_element()? {
+            if tensors.len() == MAX_TENSORS {
+                return Err(A::Error::invalid_length(MAX_TENSORS + 1, &self));
+            }
+            tensors.push(tensor);
+        }
+        Ok(Bounded(tensors))
+    }
 }
 
 // Unknown parameters are ignored: clients send some of their own (`triton_enable_empty_final_response`).
@@ -128,7 +161,7 @@ pub fn parse(
         .map_err(|error| ApiError::invalid(format!("the body is not an infer request: {error}")))?;
     let top_k = check::top_k(model, raw.parameters.top_k)?;
     let outputs = wanted(&raw, model, top_k)?;
-    let tensors = tensors(&raw.inputs, binary)?;
+    let tensors = tensors(&raw.inputs.0, binary)?;
     let batch = check::batch(tensors, model)?;
     Ok(InferRequest {
         id: raw.id,
@@ -144,11 +177,11 @@ pub fn parse_outputs(body: &[u8]) -> Result<Vec<(String, Tensor)>, ApiError> {
     #[derive(Deserialize)]
     struct RawAnswer<'a> {
         #[serde(borrow)]
-        outputs: Vec<RawTensor<'a>>,
+        outputs: Bounded<RawTensor<'a>>,
     }
     let raw: RawAnswer<'_> = serde_json::from_slice(body)
         .map_err(|error| ApiError::invalid(format!("the body is not an infer answer: {error}")))?;
-    tensors(&raw.outputs, &[])
+    tensors(&raw.outputs.0, &[])
 }
 
 fn wanted(
@@ -158,10 +191,11 @@ fn wanted(
 ) -> Result<Vec<WantedOutput>, ApiError> {
     let all = || 0..check::output_count(model, top_k);
     let binary = raw.parameters.binary_data_output;
-    let Some(outputs) = raw.outputs.as_ref().filter(|outputs| !outputs.is_empty()) else {
+    let outputs = raw.outputs.as_ref().map_or(&[][..], |outputs| &outputs.0);
+    if outputs.is_empty() {
         return Ok(all().map(|index| WantedOutput { index, binary }).collect());
-    };
-    let mut wanted = Vec::with_capacity(outputs.len().min(MAX_TENSORS));
+    }
+    let mut wanted = Vec::with_capacity(outputs.len());
     for output in outputs {
         let parameters = &output.parameters;
         check::served("output", &output.name, parameters.shared_memory_region.is_some())?;
@@ -175,7 +209,6 @@ fn wanted(
 }
 
 fn tensors(raw: &[RawTensor<'_>], binary: &[u8]) -> Result<Vec<(String, Tensor)>, ApiError> {
-    check::tensor_count(raw.len())?;
     let mut rest = binary;
     let mut tensors = Vec::with_capacity(raw.len());
     for tensor in raw {

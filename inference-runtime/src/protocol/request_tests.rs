@@ -148,6 +148,7 @@ fn broken_bodies_and_names_are_refused() {
         (b"[]".to_vec(), "not an infer request"),
         (b"{}".to_vec(), "inputs"),
         ("[".repeat(100_000).into_bytes(), "not an infer request"),
+        (body(&vec![DENSE; 1025], ""), "at most 1024 tensors"),
         (body(&[], ""), "\"dense\" is missing"),
         (body(&[DENSE], ""), "\"ids\" is missing"),
         (body(&[DENSE, IDS, IDS], ""), "\"ids\" is there twice"),

@@ -12,8 +12,8 @@ use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use hyper::body::{Body, Frame, Incoming};
 use tokio::time::Sleep;
-use tonic::Status;
 use tonic::codegen::Service as _;
+use tonic::{Code, Status};
 
 use super::{Inference, Serving, status};
 use crate::admission::Permit;
@@ -78,6 +78,10 @@ impl Door {
         }
         let message = |body| Message::new(body, SMALL_MESSAGE, self.serving.body_timeout, None);
         let Ok(response) = self.service.call(request.map(message)).await;
+        // No other method fails by itself.
+        if is_internal(&response) {
+            return status(&undecoded()).into_http();
+        }
         response
     }
 
@@ -95,8 +99,11 @@ impl Door {
         let message = |body| Message::new(body, limit, time, Some(Arc::clone(&ticket)));
         let mut request = request.map(message);
         request.extensions_mut().insert(Arc::clone(&ticket));
-        let Ok(response) = self.service.call(request).await;
-        let undecoded = || ApiError::invalid("the message is not a ModelInferRequest");
+        let Ok(mut response) = self.service.call(request).await;
+        // The service was not called: what came is no message.
+        if ticket.result.get().is_none() && is_internal(&response) {
+            response = status(&undecoded()).into_http();
+        }
         let result = ticket.result.get_or_init(|| Err(undecoded())).as_ref().copied();
         let pairs = ticket.pairs.load(Ordering::Relaxed);
         let items = ticket.items.load(Ordering::Relaxed);
@@ -138,6 +145,16 @@ impl hyper::service::Service<Request<Incoming>> for Door {
         let door = self.clone();
         Box::pin(async move { Ok(door.enter(request).await) })
     }
+}
+
+/// The library calls a message that is cut short, or has a wrong prefix, an internal error.
+fn is_internal(response: &Response<tonic::body::Body>) -> bool {
+    let code = response.headers().get(Status::GRPC_STATUS);
+    code.is_some_and(|code| Code::from_bytes(code.as_bytes()) == Code::Internal)
+}
+
+fn undecoded() -> ApiError {
+    ApiError::invalid("the body is not one gRPC message: a prefix of 5 bytes, and as many bytes as it says")
 }
 
 /// At most eight digits and a unit, as gRPC has it.
