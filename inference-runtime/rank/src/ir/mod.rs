@@ -71,6 +71,10 @@ pub struct Graph {
     pub nodes: Vec<Node>,
     pub inputs: Vec<ValueId>,
     pub outputs: Vec<ValueId>,
+    /// Elements of the constants that the graph was given.
+    given: usize,
+    /// Elements of those that were computed from them.
+    folded: usize,
 }
 
 impl Graph {
@@ -108,6 +112,28 @@ impl Graph {
 
     pub fn add_constant(&mut self, name: &str, tensor: impl Into<Arc<Tensor>>) -> ValueId {
         let tensor = tensor.into();
+        self.given = self.given.saturating_add(tensor.count());
+        self.add_known(name, tensor)
+    }
+
+    /// A constant that is not in the file, of so many `elements`.
+    pub fn add_computed(
+        &mut self,
+        name: &str,
+        elements: usize,
+        make: impl FnOnce() -> Tensor,
+    ) -> Result<ValueId, String> {
+        fold::check_room(self, self.folded, elements)?;
+        self.folded = self.folded.saturating_add(elements);
+        Ok(self.add_known(name, make().into()))
+    }
+
+    /// Whether constants may make so many elements: a file of some bytes can ask for any amount of memory.
+    pub fn allows_constants(&self, elements: usize) -> bool {
+        elements <= fold::FLOOR.saturating_add(self.given.saturating_mul(fold::FACTOR))
+    }
+
+    fn add_known(&mut self, name: &str, tensor: Arc<Tensor>) -> ValueId {
         let fact = fold::constant_fact(&tensor);
         self.add(Value {
             name: name.to_owned(),
@@ -144,11 +170,22 @@ impl Graph {
     pub fn push(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> Result<Vec<ValueId>, String> {
         let facts: Vec<&Fact> = inputs.iter().map(|id| self.fact(*id)).collect();
         let outputs = shape::infer(&op, &facts)?;
-        outputs.iter().try_for_each(shape::check_size)?;
-        if let Some(tensors) = fold::fold(self, &op, inputs, &outputs)? {
+        let constant = inputs.iter().all(|id| self.constant(*id).is_some());
+        let largest = if constant {
+            shape::LARGEST_CONSTANT
+        } else {
+            shape::LARGEST_ROW
+        };
+        outputs
+            .iter()
+            .try_for_each(|fact| shape::check_size(fact, largest))?;
+        if let Some(tensors) = fold::fold(self, self.folded, &op, inputs, &outputs)? {
             return Ok(tensors
                 .into_iter()
-                .map(|tensor| self.add_constant(name, tensor))
+                .map(|tensor| {
+                    self.folded = self.folded.saturating_add(tensor.count());
+                    self.add_known(name, tensor.into())
+                })
                 .collect());
         }
         if let [

@@ -185,7 +185,8 @@ impl Bag<'_, '_> {
         let [start, _, rows] = slices[..] else {
             return Err("its body is not as PyTorch writes it".to_owned());
         };
-        let (offsets, rows) = (start.input[0].clone(), self.lookup(&rows.input[0])?);
+        let first = |node: &NodeProto| node.input.first().cloned().ok_or("its slices have no input");
+        let (offsets, rows) = (first(start)?, self.lookup(&first(rows)?)?);
         let size = self.bag_size(&offsets, self.first(rows))?;
         let rows = self.by_bag(rows, size, 0)?;
         self.reduce(rows)

@@ -8,6 +8,7 @@ use super::step::Step;
 use super::{ExternalData, Refusal, bags, constant, lower};
 use crate::ir::{Extent, Fact, Graph, ValueId};
 use crate::pass::prune;
+use crate::pass::shape::{LARGEST_ROW, check_size};
 use crate::tensor::Tensor;
 
 /// Opsets of the default domain whose meaning this import knows.
@@ -21,7 +22,7 @@ pub fn import(model: &ModelProto, external: &dyn ExternalData) -> Result<Graph, 
     let proto = model
         .graph
         .as_ref()
-        .ok_or_else(|| Refusal::Model("has no graph".to_owned()))?;
+        .ok_or_else(|| Refusal::Format("it has no graph".to_owned()))?;
     check_opset(model, proto)?;
     if let Some(function) = model.functions.first() {
         return Err(Refusal::Model(format!(
@@ -127,11 +128,14 @@ impl<'a> Importer<'a> {
             .filter(|input| !self.names.contains_key(&input.name))
             .collect::<Vec<_>>()
         {
-            let fact = input_fact(input, &mut batch).map_err(|reason| Refusal::Value {
-                what: "input",
-                name: input.name.clone(),
-                reason,
-            })?;
+            let checked = |fact: Fact| check_size(&fact, LARGEST_ROW).map(|()| fact);
+            let fact = input_fact(input, &mut batch)
+                .and_then(checked)
+                .map_err(|reason| Refusal::Value {
+                    what: "input",
+                    name: input.name.clone(),
+                    reason,
+                })?;
             let id = self.graph.add_input(&input.name, fact);
             self.names.insert(input.name.clone(), Ok(id));
         }

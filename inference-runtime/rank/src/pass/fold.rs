@@ -5,10 +5,11 @@ use crate::ir::{Extent, Fact, Graph, Op, ValueId};
 use crate::tensor::{Data, Element, Tensor};
 
 /// Integer tensors up to this many elements may be sizes and are followed symbolically.
-const SIZES: usize = 64;
+pub const SIZES: usize = 64;
 
-/// Larger results stay a node: an `Expand` of a scalar may ask for any amount of memory.
-const FOLDED_ELEMENTS: usize = 1 << 26;
+/// Constants may make so many elements whatever they are, and [`FACTOR`] times as many as there are.
+pub const FLOOR: usize = 1 << 20;
+pub const FACTOR: usize = 4;
 
 pub fn constant_fact(tensor: &Tensor) -> Fact {
     let sizes = match &tensor.data {
@@ -38,18 +39,37 @@ pub fn sizes_tensor(element: Element, shape: Vec<usize>, sizes: &[Extent]) -> Te
     Tensor::int(element, shape, sizes.iter().map(|size| size.fixed).collect())
 }
 
-/// The outputs, when they follow from constants alone.
+/// Elements of all these for one row.
+pub fn elements<'a>(facts: impl Iterator<Item = &'a Fact>) -> usize {
+    let count = |fact: &Fact| {
+        let sizes = fact.shape.iter().map(|extent| extent.resolve(1));
+        sizes.fold(1_usize, |count, size| {
+            count.saturating_mul(size.unwrap_or(usize::MAX))
+        })
+    };
+    facts.map(count).fold(0, usize::saturating_add)
+}
+
+/// Refuses constants that would take more memory than the file warrants; `made` were made before.
+pub fn check_room(graph: &Graph, made: usize, more: usize) -> Result<(), String> {
+    if graph.allows_constants(made.saturating_add(more)) {
+        return Ok(());
+    }
+    Err(format!(
+        "makes {more} elements of constants; store large tensors in the file"
+    ))
+}
+
+/// The outputs, when they follow from constants alone; `made` elements did before.
 pub fn fold(
     graph: &Graph,
+    made: usize,
     op: &Op,
     inputs: &[ValueId],
     outputs: &[Fact],
 ) -> Result<Option<Vec<Tensor>>, String> {
-    let fits = |fact: &Fact| {
-        let count = Extent::product(&fact.shape).and_then(Extent::as_fixed);
-        count.is_some_and(|count| count <= FOLDED_ELEMENTS)
-    };
-    if inputs.is_empty() || !outputs.iter().all(fits) {
+    let fixed = |fact: &Fact| fact.batch_axis().is_none();
+    if inputs.is_empty() || !outputs.iter().all(fixed) {
         return Ok(None);
     }
     let Some(tensors) = inputs
@@ -59,6 +79,7 @@ pub fn fold(
     else {
         return Ok(None);
     };
+    check_room(graph, made, elements(outputs.iter()))?;
     interpret::eval(op, &tensors, 1)
         .map(Some)
         .map_err(|error| error.to_string())
@@ -91,5 +112,33 @@ mod tests {
             .push_one("float", Op::Cast(Element::F32), &[product])
             .unwrap_err();
         assert!(reason.contains("number of rows"), "{reason}");
+    }
+
+    #[test]
+    fn constants_make_no_more_than_the_file_warrants() {
+        let mut graph = Graph::default();
+        let one = graph.add_constant("one", Tensor::scalar(1.0));
+        let expand = |graph: &mut Graph, count: usize| {
+            let shape = vec![Extent::of(count)];
+            graph.push_one("wide", Op::Expand { shape }, &[one])
+        };
+        for _ in 0..4 {
+            expand(&mut graph, FLOOR / 4).unwrap();
+        }
+        let reason = expand(&mut graph, FLOOR / 4).unwrap_err();
+        assert!(reason.contains("store large tensors in the file"), "{reason}");
+        assert!(expand(&mut graph, 1 << 40).unwrap_err().contains("more than"));
+        // A large file may make more.
+        graph.add_constant("table", Tensor::f32(vec![FLOOR], vec![0.0; FLOOR]));
+        assert!(expand(&mut graph, 2 * FLOOR).is_ok());
+    }
+
+    #[test]
+    fn a_row_is_not_of_absurd_size() {
+        let mut graph = Graph::default();
+        let x = graph.add_input("x", Fact::new(Element::F32, vec![Extent::N, Extent::ONE]));
+        let shape = vec![Extent::N, Extent::of(1 << 30)];
+        let reason = graph.push_one("wide", Op::Expand { shape }, &[x]).unwrap_err();
+        assert!(reason.contains("more than 16777216 elements"), "{reason}");
     }
 }

@@ -2,7 +2,7 @@
 
 mod sizes;
 
-pub use sizes::check_size;
+pub use sizes::{LARGEST_CONSTANT, LARGEST_ROW, check_size};
 
 use crate::ir::{Binary, Extent, Fact, Op, Unary, display_shape};
 use crate::tensor::Element;

@@ -14,6 +14,7 @@ use super::views::columns;
 use crate::interpret;
 use crate::ir::{Fact, Graph, Node, ValueId, display_shape};
 use crate::pass::domain::{Domain, Domains};
+use crate::pass::fold;
 use crate::tensor::{Element, Tensor};
 
 /// What a plan runs.
@@ -47,6 +48,8 @@ pub(super) struct Compiler<'a> {
     uses: Vec<usize>,
     /// The value that a root was made for.
     made: HashMap<Root, ValueId>,
+    /// Elements of the constants computed here.
+    constants: usize,
 }
 
 pub fn compile(graph: &Graph, domains: &Domains) -> Result<Program, String> {
@@ -65,6 +68,7 @@ pub fn compile(graph: &Graph, domains: &Domains) -> Result<Program, String> {
         known: HashMap::new(),
         uses,
         made: HashMap::new(),
+        constants: 0,
     };
     for (at, id) in graph.inputs.iter().enumerate() {
         compiler.input(at, *id);
@@ -177,6 +181,9 @@ impl Compiler<'_> {
     fn constant_node(&mut self, node: &Node) -> Result<(), String> {
         let inputs: Option<Vec<Arc<Tensor>>> = node.inputs.iter().map(|id| self.constant(*id)).collect();
         let inputs = inputs.ok_or("a constant depends on an input")?;
+        let more = fold::elements(node.outputs.iter().map(|id| self.graph.fact(*id)));
+        fold::check_room(self.graph, self.constants, more)?;
+        self.constants = self.constants.saturating_add(more);
         let arguments: Vec<&Tensor> = inputs.iter().map(AsRef::as_ref).collect();
         let results = interpret::eval(&node.op, &arguments, 1).map_err(|error| error.to_string())?;
         for (id, tensor) in node.outputs.iter().zip(results) {

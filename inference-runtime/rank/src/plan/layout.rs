@@ -30,8 +30,8 @@ pub fn whole(root: Root, width: usize) -> Cells {
     Arc::new((0..width).map(|at| Cell { root, at, add: 0 }).collect())
 }
 
-/// Elements that each row of this shape has; `None` unless one axis has the same number of entries for each row. Wherever that
-/// axis is: a root's rows lie one after the other.
+/// Elements that each row of this shape has; `None` unless one axis has the same number of entries for each row, and when
+/// there are too many to keep track of. Wherever that axis is: a root's rows lie one after the other.
 pub fn row_width(shape: &[Extent]) -> Option<usize> {
     let mut growing = shape.iter().filter(|extent| !extent.is_fixed());
     growing.next()?.per_row()?;
@@ -41,6 +41,7 @@ pub fn row_width(shape: &[Extent]) -> Option<usize> {
     row_shape(shape)?
         .into_iter()
         .try_fold(1_usize, |product, size| product.checked_mul(size))
+        .filter(|width| *width <= MOST)
 }
 
 /// The shape that a single row has.
@@ -165,5 +166,6 @@ mod tests {
         assert_eq!(row_width(&extents(&[3, -1])), Some(3));
         assert_eq!(row_width(&extents(&[-1, -1])), None);
         assert_eq!(row_width(&extents(&[])), None);
+        assert_eq!(row_width(&extents(&[-1, 1 << 20])), None);
     }
 }

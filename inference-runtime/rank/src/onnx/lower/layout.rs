@@ -109,6 +109,9 @@ fn slice(length: Extent, axis: usize, start: Extent, end: Extent, step: i64) -> 
         return Err("its bounds depend on the number of rows".to_owned());
     }
     let size = i64::try_from(size).map_err(|_| "the axis is too long")?;
+    if size == 0 {
+        return Ok(None);
+    }
     // A longer stride than the axis takes the same one element.
     let step = step.clamp(-size.max(1), size.max(1));
     let wrap = |bound: i64| {

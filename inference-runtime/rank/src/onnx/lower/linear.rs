@@ -280,7 +280,11 @@ fn gru(step: &mut Step<'_, '_>) -> Lowered {
     let (w, r) = (unstacked(step, step.input(1)?)?, unstacked(step, step.input(2)?)?);
     let bias = match step.optional(3) {
         Some(bias) => unstacked(step, bias)?,
-        None => step.constant(Tensor::f32(vec![6 * hidden], vec![0.0; 6 * hidden])),
+        None => {
+            let (zero, gates) = (factor(step, 0.0), Extent::of(6).checked_mul(Extent::of(hidden)));
+            let shape = vec![gates.ok_or("the recurrent weights are too wide")?];
+            step.push(Op::Expand { shape }, &[zero])?
+        }
     };
     let state_shape = vec![rows, Extent::of(hidden)];
     let state = match step.optional(5) {

@@ -106,6 +106,12 @@ fn range(step: &mut Step<'_, '_>) -> Lowered {
     if delta == 0 || count > 1 << 20 {
         return Err(format!("range {start}:{limit}:{delta} is not one to be made"));
     }
-    let values = (0..).take(count).map(|at: i64| start + at * delta).collect();
-    one(step.constant(Tensor::i64(vec![count], values)))
+    let name = step.name();
+    let values = || {
+        Tensor::i64(
+            vec![count],
+            (0..).take(count).map(|at: i64| start + at * delta).collect(),
+        )
+    };
+    one(step.importer.graph.add_computed(&name, count, values)?)
 }

@@ -9,6 +9,9 @@ use crate::ir::{Binary, Extent, Op, Unary, ValueId};
 use crate::onnx::step::Step;
 use crate::tensor::Tensor;
 
+/// The number is only said in the file: memory for so many may be had.
+const MOST_TARGETS: usize = 1 << 16;
+
 pub fn lower(step: &mut Step<'_, '_>) -> Lowered {
     match step.node.op_type.as_str() {
         "TreeEnsembleRegressor" => regressor(step),
@@ -26,8 +29,11 @@ pub fn lower(step: &mut Step<'_, '_>) -> Lowered {
 }
 
 fn regressor(step: &mut Step<'_, '_>) -> Lowered {
-    let targets =
-        usize::try_from(step.attributes.int("n_targets", 1)).map_err(|_| "n_targets is negative")?;
+    let targets = step.attributes.int("n_targets", 1);
+    let targets = usize::try_from(targets)
+        .ok()
+        .filter(|targets| *targets <= MOST_TARGETS)
+        .ok_or_else(|| format!("n_targets is {targets}; 0 to {MOST_TARGETS} are taken"))?;
     let ensemble = ensemble(step, "target", targets)?;
     let x = step.input(0)?;
     let scores = step.push(Op::Trees(Arc::new(ensemble)), &[x])?;

@@ -1,13 +1,18 @@
 //! The elements of tensors of sizes, symbolic in the rows.
 
 use crate::ir::{Binary, Extent, Fact, Op, display_shape};
+use crate::pass::fold::SIZES;
 use crate::tensor::{Element, Walk};
 
-/// Elements a row: no tensor of a ranking model comes near, and products of sizes stay far from overflow.
-const LARGEST_ROW: i64 = 1 << 32;
+/// Elements that a row of an input or a computed value may have: 64 MiB, more than the attention of a sequence of a
+/// thousand needs. A few bytes of a model can ask for any amount.
+pub const LARGEST_ROW: i64 = 1 << 24;
+
+/// Elements of a constant: products of sizes stay far from overflow.
+pub const LARGEST_CONSTANT: i64 = 1 << 32;
 
 /// Sizes are not negative, and a row is not of absurd size, whatever a damaged model says.
-pub fn check_size(fact: &Fact) -> Result<(), String> {
+pub fn check_size(fact: &Fact, largest: i64) -> Result<(), String> {
     let mut count = 1_i64;
     for extent in &fact.shape {
         let one_row = extent
@@ -17,10 +22,10 @@ pub fn check_size(fact: &Fact) -> Result<(), String> {
         let size = one_row.ok_or_else(|| format!("makes the shape {}", display_shape(&fact.shape)))?;
         count = count
             .checked_mul(size)
-            .filter(|count| *count <= LARGEST_ROW)
+            .filter(|count| *count <= largest)
             .ok_or_else(|| {
                 format!(
-                    "makes {}, more than {LARGEST_ROW} elements",
+                    "makes {}, more than {largest} elements",
                     display_shape(&fact.shape)
                 )
             })?;
@@ -45,6 +50,12 @@ pub fn sizes(op: &Op, inputs: &[&Fact], shape: &[Extent]) -> Option<Vec<Extent>>
         .iter()
         .map(|extent| extent.as_fixed())
         .collect::<Option<_>>()?;
+    let elements = out
+        .iter()
+        .try_fold(1_usize, |count, size| count.checked_mul(*size));
+    if elements.is_none_or(|count| count > SIZES) {
+        return None;
+    }
     match op {
         Op::Cast(Element::I64 | Element::I32 | Element::Bool) | Op::Reshape { .. } => Some(known[0].to_vec()),
         Op::Binary(binary) => {
