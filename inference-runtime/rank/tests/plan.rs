@@ -299,6 +299,16 @@ fn inspect_says_what_runs_how_often_and_what_it_costs() {
     assert!(cost.request > 0 && cost.pair < loaded.plans[0].cost().pair);
 }
 
+#[test]
+fn no_export_is_slow() {
+    for name in independent() {
+        let loaded = loaded(&name);
+        for plan in loaded.plans.iter().chain(&loaded.once_plans) {
+            assert_eq!(plan.slow(), None, "{name}:\n{}", plan.describe());
+        }
+    }
+}
+
 /// `[N, 2]` ids of a table of 10, offsets 0 and 5.
 fn lookup() -> Model {
     let mut graph = Graph::default();

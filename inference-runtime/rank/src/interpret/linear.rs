@@ -49,7 +49,6 @@ pub fn matmul(a: &Tensor, b: &Tensor, start: Option<&Tensor>) -> Result<Tensor, 
 }
 
 /// `out += row * matrix`
-#[inline(always)]
 fn multiply_row(row: &[f32], matrix: &[f32], out: &mut [f32]) {
     for (value, weights) in row.iter().zip(matrix.chunks_exact(out.len())) {
         for (out, weight) in out.iter_mut().zip(weights) {
@@ -58,8 +57,7 @@ fn multiply_row(row: &[f32], matrix: &[f32], out: &mut [f32]) {
     }
 }
 
-/// ONNX's GRU, forward, gates in the order z, r, h. Inlined where it is compiled for an instruction set.
-#[inline(always)]
+/// ONNX's GRU, forward, gates in the order z, r, h.
 pub fn gru(hidden: usize, linear_before_reset: bool, inputs: &[&Tensor]) -> Result<Vec<Tensor>, EvalError> {
     let (x, bias) = (inputs[0], floats(inputs[3])?);
     let [steps, rows, width] = x.shape[..] else {
@@ -79,7 +77,6 @@ pub fn gru(hidden: usize, linear_before_reset: bool, inputs: &[&Tensor]) -> Resu
             multiply_row(&x[at..at + width], w, &mut from_input);
             let mut from_state = r_bias.to_vec();
             multiply_row(state, r, &mut from_state);
-            // Loops, not closures: they are inlined where this is compiled for an instruction set.
             let mut gates = vec![0.0; 2 * hidden];
             for (gate, (input, state)) in gates.iter_mut().zip(from_input.iter().zip(&from_state)) {
                 *gate = math::sigmoid(input + state);

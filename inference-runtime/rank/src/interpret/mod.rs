@@ -10,7 +10,6 @@ mod reduce;
 mod run;
 pub mod trees;
 
-pub(crate) use linear::gru;
 pub use run::{Inputs, run, run_segmented};
 pub(crate) use run::{repeat, requests};
 

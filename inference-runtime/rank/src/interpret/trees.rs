@@ -36,14 +36,46 @@ pub enum Aggregate {
     Max,
 }
 
+impl Aggregate {
+    /// What a score begins at.
+    #[inline(always)]
+    pub fn start(self) -> f32 {
+        match self {
+            Aggregate::Sum | Aggregate::Average => 0.0,
+            Aggregate::Min => f32::INFINITY,
+            Aggregate::Max => f32::NEG_INFINITY,
+        }
+    }
+
+    /// A score with one more leaf.
+    #[inline(always)]
+    pub fn add(self, score: f32, weight: f32) -> f32 {
+        match self {
+            Aggregate::Sum | Aggregate::Average => score + weight,
+            Aggregate::Min => score.min(weight),
+            Aggregate::Max => score.max(weight),
+        }
+    }
+
+    /// The score of all `trees`.
+    #[allow(clippy::cast_precision_loss)] // a number of trees
+    #[inline(always)]
+    pub fn end(self, score: f32, trees: usize, base: f32) -> f32 {
+        match self {
+            Aggregate::Average => score / trees as f32 + base,
+            Aggregate::Sum | Aggregate::Min | Aggregate::Max => score + base,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ensemble {
-    nodes: Vec<TreeNode>,
-    roots: Vec<usize>,
+    pub(crate) nodes: Vec<TreeNode>,
+    pub(crate) roots: Vec<usize>,
     /// Target and weight.
-    leaves: Vec<(usize, f32)>,
-    base: Vec<f32>,
-    aggregate: Aggregate,
+    pub(crate) leaves: Vec<(usize, f32)>,
+    pub(crate) base: Vec<f32>,
+    pub(crate) aggregate: Aggregate,
     features: usize,
 }
 
@@ -106,29 +138,15 @@ impl Ensemble {
         Ok(Tensor::f32(vec![x.shape[0], targets], scores))
     }
 
-    #[allow(clippy::cast_precision_loss)] // a number of trees
     fn score(&self, row: &[f32]) -> Vec<f32> {
-        let start = match self.aggregate {
-            Aggregate::Sum | Aggregate::Average => 0.0,
-            Aggregate::Min => f32::INFINITY,
-            Aggregate::Max => f32::NEG_INFINITY,
-        };
-        let mut scores = vec![start; self.targets()];
+        let mut scores = vec![self.aggregate.start(); self.targets()];
         for root in &self.roots {
             for (target, weight) in self.leaf(*root, row) {
-                let score = &mut scores[*target];
-                *score = match self.aggregate {
-                    Aggregate::Sum | Aggregate::Average => *score + weight,
-                    Aggregate::Min => score.min(*weight),
-                    Aggregate::Max => score.max(*weight),
-                };
+                scores[*target] = self.aggregate.add(scores[*target], *weight);
             }
         }
         for (score, base) in scores.iter_mut().zip(&self.base) {
-            if self.aggregate == Aggregate::Average {
-                *score /= self.roots.len() as f32;
-            }
-            *score += base;
+            *score = self.aggregate.end(*score, self.roots.len(), *base);
         }
         scores
     }

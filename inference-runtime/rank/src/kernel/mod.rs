@@ -17,6 +17,7 @@ mod product;
 mod recurrent;
 mod reduce;
 mod rows;
+mod trees;
 mod vector;
 
 pub use elementwise::{binary, has_binary, has_unary, unary};
@@ -24,9 +25,10 @@ pub use gather::{Ids, OutsideTable, gather};
 pub use isa::InstructionSet;
 pub use pack::Packed;
 pub use product::{Product, Start, multiply};
-pub use recurrent::{Gru, gru};
+pub use recurrent::{Gru, Sequence, gru};
 pub use reduce::{Groups, Norm, layer_norm, reduce, softmax};
 pub use rows::{Rows, RowsMut, copy};
+pub use trees::{Forest, trees};
 
 /// Compiles a body once for each instruction set. Rust never fuses or reorders floating-point operations by itself, so
 /// that the same source gives the same bits under every one.

@@ -1,9 +1,9 @@
 //! What each step's kernel is given.
 
 use super::run::{Block, Run, Scratch};
-use super::step::{Batched, Copy, IdGroup, Kind, Linear, Memory, Place, Start, Step, View};
+use super::step::{Batched, Copy, IdGroup, Kind, Linear, Memory, Place, Recurrent, Start, Step, View};
 use crate::interpret::EvalError;
-use crate::kernel::{self, Ids, Norm, Product, Rows, RowsMut};
+use crate::kernel::{self, Ids, Norm, Product, Rows, RowsMut, Sequence};
 
 impl Run<'_> {
     pub(super) fn compute(
@@ -64,6 +64,11 @@ impl Run<'_> {
                     bias: bias.as_ref().map(|bias| bias.as_slice()),
                 };
                 kernel::layer_norm(self.set, view(x), rows, norm, &mut out);
+            }
+            Kind::Gru(recurrent) => self.recurrent(recurrent, block, scratch, &mut out),
+            Kind::Trees { forest, x } => {
+                let prepared = &mut scratch.floats.borrow_mut();
+                kernel::trees(self.set, forest, view(x), rows, prepared, &mut out);
             }
             Kind::Copy(_) | Kind::Interpret { .. } => {}
         }
@@ -168,6 +173,16 @@ impl Run<'_> {
                 kernel::multiply(self.set, &product, &mut out);
             }
         }
+    }
+
+    fn recurrent(&self, unit: &Recurrent, block: &Block<'_>, scratch: &Scratch, out: &mut RowsMut<'_>) {
+        let sequence = Sequence {
+            steps: unit.steps,
+            x: self.rows(&unit.x, block, scratch),
+            initial: self.operand(&unit.initial, block, scratch),
+        };
+        let memory = &mut scratch.floats.borrow_mut();
+        kernel::gru(self.set, &unit.unit, &sequence, block.rows, memory, out);
     }
 
     fn copy(&self, copies: &[Copy], to: &Place, block: &Block<'_>, scratch: &Scratch, memory: &mut [f32]) {

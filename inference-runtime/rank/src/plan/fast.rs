@@ -25,6 +25,11 @@ impl Compiler<'_> {
             Op::Softmax { axis, log } => self.softmax(node, *axis, *log),
             Op::LayerNorm { axis, epsilon } => self.layer_norm(node, *axis, *epsilon),
             Op::Cast(Element::I64) => self.widened(node),
+            Op::Gru {
+                hidden,
+                linear_before_reset,
+            } => self.gru(node, *hidden, *linear_before_reset),
+            Op::Trees(ensemble) => self.trees(node, ensemble),
             _ => None,
         };
         done.is_some()

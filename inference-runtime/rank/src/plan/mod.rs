@@ -16,6 +16,7 @@ mod place;
 mod run;
 mod step;
 mod tensors;
+mod units;
 mod views;
 
 pub use crate::kernel::InstructionSet;
@@ -32,7 +33,7 @@ use crate::pass::rows::Rows;
 use crate::tensor::{Element, Tensor};
 use compile::Program;
 use run::Run;
-use step::Stage;
+use step::{Stage, Step};
 
 /// What is asked of a plan.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +76,10 @@ pub struct Plan {
 
 /// What the rows of a block may take: half of a small second-level cache, so that weights pass through the other.
 const BLOCK_BYTES: usize = 256 << 10;
+
+/// What an element costs where the interpreter computes it, in floating-point operations of a kernel: some nanoseconds,
+/// in which a core does as many.
+const INTERPRETED: usize = 128;
 
 /// A multiple of the rows that a product's kernel takes at once.
 const BLOCK_ROWS: std::ops::RangeInclusive<usize> = 12..=240;
@@ -188,6 +193,30 @@ impl Plan {
         }
     }
 
+    /// Why another engine would be faster: most of a pair's cost is in steps that have no kernel.
+    pub fn slow(&self) -> Option<String> {
+        let (steps, share) = self.interpreted()?;
+        let reason = || {
+            let steps: Vec<String> = steps.iter().map(|step| step.to_string()).collect();
+            format!(
+                "{share} % of a pair's cost is in steps that have no kernel: {}",
+                steps.join(", ")
+            )
+        };
+        (share > 50).then(reason)
+    }
+
+    /// Steps that have no kernel, and their share of what a pair costs, about, in percent.
+    fn interpreted(&self) -> Option<(Vec<&Step>, usize)> {
+        let pair = |step: &&Step| step.stage == Stage::Pair;
+        let steps = self.program.steps.iter().filter(pair);
+        let (own, kernels): (Vec<&Step>, Vec<&Step>) = steps.partition(|step| step.is_interpreted());
+        let flop = |steps: &[&Step]| steps.iter().map(|step| step.flop).sum::<usize>();
+        let interpreted = INTERPRETED * flop(&own);
+        let share = (100 * interpreted).checked_div(interpreted + flop(&kernels));
+        (!own.is_empty()).then(|| (own, share.unwrap_or(0)))
+    }
+
     /// What `inspect` prints: a line a step, and what it costs.
     pub fn describe(&self) -> String {
         if let Rows::Listwise(_) = self.rows {
@@ -210,6 +239,13 @@ impl Plan {
             "{}: {request} floating-point operations a request, {pair} a pair, {} pairs at a time",
             self.instruction_set, self.block
         );
+        if let Some((steps, share)) = self.interpreted() {
+            let _ = writeln!(
+                text,
+                "{} of a pair's steps have no kernel: about {share} % of its cost",
+                steps.len()
+            );
+        }
         text
     }
 }

@@ -18,6 +18,8 @@ pub struct Scratch {
     pub(super) pair: Memories,
     /// A matrix that is a value, as the kernel of products reads it.
     pub(super) packed: RefCell<Packed>,
+    /// What a kernel keeps while it runs.
+    pub(super) floats: RefCell<Vec<f32>>,
 }
 
 /// What the steps of a stage have written.

@@ -1,10 +1,11 @@
 //! Steps of a compiled plan.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::layout::Root;
 use crate::ir::{Binary, Op, Reduction, Unary, ValueId};
-use crate::kernel::{Groups, Packed};
+use crate::kernel::{Forest, Groups, Gru, Packed};
 use crate::tensor::Tensor;
 
 /// How often a step runs.
@@ -98,6 +99,15 @@ pub struct Batched {
     pub start: Option<Operand>,
 }
 
+/// A recurrent unit over the steps of each row.
+#[derive(Clone, Debug)]
+pub struct Recurrent {
+    pub unit: Gru,
+    pub steps: usize,
+    pub x: View,
+    pub initial: Operand,
+}
+
 #[derive(Clone, Debug)]
 pub enum Kind {
     /// Rows of a table.
@@ -123,6 +133,11 @@ pub enum Kind {
         epsilon: f32,
         scale: Arc<Vec<f32>>,
         bias: Option<Arc<Vec<f32>>>,
+    },
+    Gru(Box<Recurrent>),
+    Trees {
+        forest: Box<Forest>,
+        x: View,
     },
     Interpret {
         op: Op,
@@ -168,13 +183,21 @@ impl Step {
                 roots.chain([batched.b.root]).collect()
             }
             Kind::Unary(_, view) | Kind::Reduce(_, view, _) => vec![view.root],
-            Kind::Softmax { x, .. } | Kind::LayerNorm { x, .. } => vec![x.root],
+            Kind::Softmax { x, .. } | Kind::LayerNorm { x, .. } | Kind::Trees { x, .. } => vec![x.root],
+            Kind::Gru(recurrent) => {
+                let initial = operand(&recurrent.initial);
+                initial.into_iter().chain([recurrent.x.root]).collect()
+            }
             Kind::Binary(_, a, b) => operand(a).into_iter().chain(operand(b)).collect(),
             Kind::Interpret { arguments, .. } => arguments
                 .iter()
                 .flat_map(|(_, argument)| argument.reads())
                 .collect(),
         }
+    }
+
+    pub fn is_interpreted(&self) -> bool {
+        matches!(self.kind, Kind::Interpret { .. })
     }
 
     /// What runs it, as `inspect` prints it.
@@ -189,9 +212,17 @@ impl Step {
             Kind::Softmax { .. } => "softmax",
             Kind::LayerNorm { .. } => "layer-norm",
             Kind::Unary(..) | Kind::Binary(..) => "elementwise",
+            Kind::Gru(_) => "gru",
+            Kind::Trees { .. } => "trees",
             Kind::Interpret { .. } => "interpreter",
         };
         name.to_owned()
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?} of {}", self.operator, self.name, self.shape)
     }
 }
 

@@ -4,7 +4,6 @@ use super::run::{Block, Run, Scratch, slot};
 use super::step::{Argument, Stage};
 use crate::interpret::{self, EvalError};
 use crate::ir::{Op, ValueId};
-use crate::kernel::{self, Gru};
 use crate::pass::domain::Domain;
 use crate::tensor::{Data, Element, Tensor};
 
@@ -30,22 +29,7 @@ impl Run<'_> {
                 _ => tensor,
             })
             .collect();
-        let results = match op {
-            Op::Gru {
-                hidden,
-                linear_before_reset,
-            } => {
-                let unit = Gru {
-                    hidden: *hidden,
-                    linear_before_reset: *linear_before_reset,
-                    inputs: &tensors,
-                };
-                let mut results = Ok(Vec::new());
-                kernel::gru(self.set, unit, &mut results);
-                results?
-            }
-            _ => interpret::eval(op, &tensors, block.rows)?,
-        };
+        let results = interpret::eval(op, &tensors, block.rows)?;
         let memories = match block.stage {
             Stage::Request => &mut scratch.request,
             Stage::Pair => &mut scratch.pair,
