@@ -244,3 +244,16 @@ def test_weights_in_a_file_beside_the_model(start, ranker, tmp_path, session):
     dense, sparse = lists(1)[0]
     answer = runtime.infer(small.request(dense, sparse)).json()["outputs"][0]["data"]
     assert np.abs(np.float32(answer) - session.run(None, {"dense": dense, "sparse": sparse})[0]).max() <= TOLERANCE
+
+
+def test_a_model_without_kernels_falls_to_onnx_runtime(start, tmp_path):
+    rows = lambda name, kind: helper.make_tensor_value_info(name, kind, ["rows", 2])  # noqa: E731
+    nodes = [helper.make_node("IsNaN", ["x"], ["y"], name="missing")]
+    graph = helper.make_graph(nodes, "g", [rows("x", TensorProto.FLOAT)], [rows("y", TensorProto.BOOL)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    runtime = start(model_folder(tmp_path / "model", model.SerializeToString()).as_uri())
+    shown = parameters(runtime)
+    assert shown["engine"] == "onnxruntime" and "missing" in shown["not_rank"]
+    labels = f'model="{NAME}",version="1",engine="onnxruntime",not_rank="slow"'
+    assert runtime.metric(f"pinnace_engine_info{{{labels}}} 1") == 1

@@ -34,6 +34,8 @@ pub enum Fallback {
     Operators,
     /// Rows are seen together.
     Listwise,
+    /// Most of the work is in operators that have no kernel.
+    Slow,
 }
 
 impl Fallback {
@@ -44,6 +46,7 @@ impl Fallback {
             Fallback::Device => "device",
             Fallback::Operators => "operators",
             Fallback::Listwise => "listwise",
+            Fallback::Slow => "slow",
         }
     }
 }
@@ -144,7 +147,10 @@ pub fn try_rank(model: &Path, config: &ModelConfig) -> Result<Result<RankLoader,
         },
         (EngineWish::Auto, Device::Cpu) => match RankLoader::open(model, config)? {
             Ok(loader) => match loader.plan().rows() {
-                rank::pass::rows::Rows::Independent => Ok(Ok(loader)),
+                rank::pass::rows::Rows::Independent => match loader.plan().slow() {
+                    Some(reason) => not(Fallback::Slow, &reason),
+                    None => Ok(Ok(loader)),
+                },
                 rank::pass::rows::Rows::Listwise(reason) => {
                     not(Fallback::Listwise, &format!("the model is listwise: {reason}"))
                 }

@@ -250,6 +250,24 @@ fn a_graph_outside_of_the_set_says_which_node() {
 }
 
 #[test]
+fn a_model_without_kernels_is_rank_s_only_if_it_says_so() {
+    let folder = one_node("IsNaN", 1, Some(2));
+    let model = folder.path().join("model.onnx");
+    let not = choice::try_rank(&model, &config(""))
+        .unwrap()
+        .map(|_| ())
+        .unwrap_err();
+    assert_eq!(not.class, Fallback::Slow);
+    assert!(
+        not.reason.contains("100 %") && not.reason.contains("the node"),
+        "{}",
+        not.reason
+    );
+    let opened = choice::open(&model, &config("engine: rank")).unwrap();
+    assert_eq!(opened.chosen, choice::Chosen::RANK);
+}
+
+#[test]
 fn a_model_of_our_operators_needs_no_onnx_runtime() {
     let folder = one_node("Relu", 1, Some(2));
     let model = folder.path().join("model.onnx");
