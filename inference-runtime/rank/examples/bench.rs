@@ -1,13 +1,13 @@
-//! `bench MODEL [--ids=500] [--set=avx2] [NAME|NAME[START:END,...] ...]`: microseconds a pair on one core, for each instruction set, of a model file or
-//! folder on random inputs. What is named comes once a
-//! request; ids are below the number given.
+//! `bench MODEL [--ids=500] [--set=avx2] [NAME|NAME[START:END,...] ...]`: microseconds a pair on one core, in f32 and in
+//! bf16, for each instruction set, of a model file or folder on random inputs. What is named comes once a request; ids
+//! are below the number given.
 #![allow(clippy::print_stdout)]
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rank::onnx::NoExternalData;
-use rank::plan::{InstructionSet, Options, Plan};
+use rank::plan::{InstructionSet, Options, Plan, Precision};
 use rank::tensor::{Element, Tensor};
 use rank::{Model, parse_once};
 
@@ -103,12 +103,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(name) => vec![name.parse::<InstructionSet>()?],
         None => InstructionSet::available(),
     };
-    for instruction_set in sets {
-        let options = Options {
-            once: once.clone(),
-            instruction_set,
-        };
-        plans.push(Plan::compile(&model, &options)?);
+    for precision in [Precision::F32, Precision::Bf16] {
+        for instruction_set in &sets {
+            let options = Options {
+                once: once.clone(),
+                instruction_set: *instruction_set,
+                precision,
+            };
+            match Plan::compile(&model, &options) {
+                Ok(plan) => plans.push(plan),
+                Err(reason) if precision == Precision::Bf16 => {
+                    println!("no plan in bf16: {reason}");
+                    break;
+                }
+                Err(reason) => return Err(reason.into()),
+            }
+        }
     }
     if let Some(plan) = plans.last() {
         println!("{}", plan.describe());
@@ -134,8 +144,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let time = median(times);
             let pair = time / rows as f64;
             println!(
-                "{:9} {rows:5} rows {time:10.2} us a run {pair:9.3} us a pair {:10.0} pairs/s {:6.1} GFLOP/s",
+                "{:11} {} {rows:5} rows {time:10.2} us a run {pair:9.3} us a pair {:10.0} pairs/s {:6.1} GFLOP/s",
                 plan.instruction_set().to_string(),
+                plan.precision().to_string(),
                 1e6 / pair,
                 (plan.cost().request as f64 / rows as f64 + plan.cost().pair as f64) / pair / 1e3,
             );

@@ -6,6 +6,7 @@ use rank::Model;
 use rank::interpret;
 use rank::onnx::NoExternalData;
 use rank::pass::rows::Rows;
+use rank::plan::{Options, Plan, Precision};
 use rank::tensor::{Data, Tensor};
 use support::{answers, content, inputs, models, tensors};
 
@@ -85,4 +86,36 @@ fn every_export_agrees_with_onnx_runtime_or_says_why_not() {
         models.len(),
         failures.join("\n")
     );
+}
+
+/// bf16: both factors of each product are off by up to 2^-9 = 0.002, in several layers. Relative to the larger of 1 and the answer.
+const BF16_TOLERANCE: f32 = 0.01;
+
+#[test]
+fn every_export_in_bf16_agrees_with_onnx_runtime_within_its_tolerance() {
+    let options = Options {
+        precision: Precision::Bf16,
+        ..Options::default()
+    };
+    let (mut checked, mut worst) = (0, Vec::new());
+    for name in models() {
+        let answers = answers(&name);
+        let model = Model::load(&content(&name), &NoExternalData).unwrap();
+        let Ok(plan) = Plan::compile(&model, &options) else {
+            continue;
+        };
+        let (mut scratch, mut outputs) = (plan.scratch(), Vec::new());
+        let inputs = inputs(&model, &answers);
+        let segments = vec![0; inputs[0].shape[0]];
+        plan.run(&inputs, &segments, &mut scratch, &mut outputs).unwrap();
+        for ((_, expected), got) in tensors(&answers, "outputs").iter().zip(&outputs) {
+            worst.push((difference(got, expected), name.clone()));
+        }
+        checked += 1;
+    }
+    worst.sort_by(|a, b| b.0.total_cmp(&a.0));
+    assert!(checked >= 40, "{checked} exports have a plan in bf16");
+    assert!(worst[0].0 <= BF16_TOLERANCE, "{worst:?}");
+    // Something was rounded.
+    assert!(worst[0].0 > 10.0 * TOLERANCE, "{worst:?}");
 }

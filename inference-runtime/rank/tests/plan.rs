@@ -14,9 +14,9 @@ use rank::ir::{Extent, Fact, Graph, Op};
 use rank::pass::domain::domains;
 use rank::pass::hoist::{Once, hoist};
 use rank::pass::rows::{self, Rows};
-use rank::plan::{InstructionSet, Options, Plan};
+use rank::plan::{InstructionSet, Options, Plan, Precision};
 use rank::tensor::{Data, Element, Tensor};
-use support::{answers, hoisted_inputs, inputs, load, models, rows, users};
+use support::{answers, bf16, hoisted_inputs, inputs, load, models, rows, users};
 
 /// Rows of each answer file.
 const SAMPLES: usize = 5;
@@ -31,10 +31,16 @@ fn bits(tensors: &[Tensor]) -> Vec<Data> {
     tensors.iter().map(of).collect()
 }
 
-fn compile(model: &Model, once: &[(String, Once)], instruction_set: InstructionSet) -> Plan {
+fn compile(
+    model: &Model,
+    once: &[(String, Once)],
+    instruction_set: InstructionSet,
+    precision: Precision,
+) -> Plan {
     let options = Options {
         once: once.to_vec(),
         instruction_set,
+        precision,
     };
     Plan::compile(model, &options).unwrap()
 }
@@ -57,9 +63,33 @@ fn many(rows: usize) -> Vec<usize> {
 struct Loaded {
     model: Model,
     inputs: Vec<Tensor>,
-    plans: Vec<Plan>,
     once: Option<Vec<(String, Once)>>,
+    /// f32 first; bf16 where something is in it.
+    compiled: Vec<Compiled>,
+}
+
+/// A plan for each instruction set.
+struct Compiled {
+    precision: Precision,
+    plans: Vec<Plan>,
     once_plans: Vec<Plan>,
+}
+
+impl Compiled {
+    /// What the plans must give.
+    fn expected(&self, model: &Model, inputs: &[Tensor]) -> Vec<Tensor> {
+        match self.precision {
+            Precision::F32 => run(&model.graph, inputs).unwrap(),
+            Precision::Bf16 => {
+                let row = |row: usize| bf16::run_row(&model.graph, &picked(inputs, &[row])).unwrap();
+                bf16::stacked(&(0..SAMPLES).map(row).collect::<Vec<_>>())
+            }
+        }
+    }
+
+    fn name(&self, plan: &Plan) -> String {
+        format!("{} in {}", plan.instruction_set(), self.precision)
+    }
 }
 
 static MODELS: LazyLock<Mutex<HashMap<String, Arc<Loaded>>>> = LazyLock::new(Mutex::default);
@@ -69,19 +99,29 @@ fn loaded(name: &str) -> Arc<Loaded> {
     let load = || {
         let model = load(name);
         let inputs = inputs(&model, &answers(name));
-        let all = |once: &[(String, Once)]| -> Vec<Plan> {
-            let sets = InstructionSet::available().into_iter();
-            sets.map(|set| compile(&model, once, set)).collect()
-        };
-        let plans = all(&[]);
         let once = users(name);
-        let once_plans = once.as_deref().map(all).unwrap_or_default();
+        let mut precisions = vec![Precision::F32];
+        let independent = model.rows == Rows::Independent;
+        if independent && bf16::run_row(&model.graph, &picked(&inputs, &[0])).is_some() {
+            precisions.push(Precision::Bf16);
+        }
+        let compiled = |precision: Precision| {
+            let all = |once: &[(String, Once)]| -> Vec<Plan> {
+                let sets = InstructionSet::available().into_iter();
+                sets.map(|set| compile(&model, once, set, precision)).collect()
+            };
+            Compiled {
+                precision,
+                plans: all(&[]),
+                once_plans: once.as_deref().map(all).unwrap_or_default(),
+            }
+        };
+        let compiled = precisions.into_iter().map(compiled).collect();
         Arc::new(Loaded {
             model,
             inputs,
-            plans,
             once,
-            once_plans,
+            compiled,
         })
     };
     models.entry(name.to_owned()).or_insert_with(load).clone()
@@ -96,55 +136,56 @@ fn independent() -> Vec<String> {
 
 #[test]
 fn every_export_gives_the_bits_of_the_interpreter() {
+    let mut in_bf16 = 0;
     for name in models() {
         let loaded = loaded(&name);
+        in_bf16 += loaded.compiled.len() - 1;
         let listwise = loaded.model.rows != Rows::Independent;
-        let expected = run(&loaded.model.graph, &loaded.inputs).unwrap();
-        for plan in &loaded.plans {
-            let got = run_plan(plan, &loaded.inputs, &[0; SAMPLES]);
-            let shapes = |tensors: &[Tensor]| tensors.iter().map(|t| t.shape.clone()).collect::<Vec<_>>();
-            assert_eq!(shapes(&got), shapes(&expected), "{name}");
-            assert_eq!(
-                bits(&got),
-                bits(&expected),
-                "{name} on {}",
-                plan.instruction_set()
-            );
-            if listwise {
-                continue;
-            }
-            for count in [0, 1, 6, 13, 301] {
-                let rows = many(count);
-                let got = run_plan(plan, &picked(&loaded.inputs, &rows), &vec![0; count]);
-                let each = picked(&expected, &rows);
-                assert_eq!(
-                    bits(&got),
-                    bits(&each),
-                    "{count} rows of {name} on {}",
-                    plan.instruction_set()
-                );
+        for compiled in &loaded.compiled {
+            let expected = compiled.expected(&loaded.model, &loaded.inputs);
+            for plan in &compiled.plans {
+                let which = format!("{name} on {}", compiled.name(plan));
+                let got = run_plan(plan, &loaded.inputs, &[0; SAMPLES]);
+                let shapes = |tensors: &[Tensor]| tensors.iter().map(|t| t.shape.clone()).collect::<Vec<_>>();
+                assert_eq!(shapes(&got), shapes(&expected), "{which}");
+                assert_eq!(bits(&got), bits(&expected), "{which}");
+                if listwise {
+                    continue;
+                }
+                for count in [0, 1, 6, 13, 301] {
+                    let rows = many(count);
+                    let got = run_plan(plan, &picked(&loaded.inputs, &rows), &vec![0; count]);
+                    let each = picked(&expected, &rows);
+                    assert_eq!(bits(&got), bits(&each), "{count} rows of {which}");
+                }
             }
         }
     }
+    assert!(
+        in_bf16 >= 40,
+        "{in_bf16} exports have a product with a constant matrix"
+    );
 }
 
 #[test]
 fn memory_of_a_run_does_not_leak_into_the_next() {
     for name in independent() {
         let loaded = loaded(&name);
-        let expected = run(&loaded.model.graph, &loaded.inputs).unwrap();
-        let plan = loaded.plans.last().unwrap();
-        let (mut scratch, mut outputs) = (plan.scratch(), Vec::new());
-        for count in [40, 3, 0, 17] {
-            let rows = many(count);
-            plan.run(
-                &picked(&loaded.inputs, &rows),
-                &vec![0; count],
-                &mut scratch,
-                &mut outputs,
-            )
-            .unwrap();
-            assert_eq!(bits(&outputs), bits(&picked(&expected, &rows)), "{name}");
+        for compiled in &loaded.compiled {
+            let expected = compiled.expected(&loaded.model, &loaded.inputs);
+            let plan = compiled.plans.last().unwrap();
+            let (mut scratch, mut outputs) = (plan.scratch(), Vec::new());
+            for count in [40, 3, 0, 17] {
+                let rows = many(count);
+                plan.run(
+                    &picked(&loaded.inputs, &rows),
+                    &vec![0; count],
+                    &mut scratch,
+                    &mut outputs,
+                )
+                .unwrap();
+                assert_eq!(bits(&outputs), bits(&picked(&expected, &rows)), "{name}");
+            }
         }
     }
 }
@@ -179,15 +220,12 @@ fn nan_infinity_and_denormals_come_out_as_the_interpreter_says() {
     for name in models() {
         let loaded = loaded(&name);
         let inputs: Vec<Tensor> = loaded.inputs.iter().map(odd).collect();
-        let expected = run(&loaded.model.graph, &inputs).unwrap();
-        for plan in &loaded.plans {
-            let got = run_plan(plan, &inputs, &[0; SAMPLES]);
-            assert_eq!(
-                bits(&got),
-                bits(&expected),
-                "{name} on {}",
-                plan.instruction_set()
-            );
+        for compiled in &loaded.compiled {
+            let expected = compiled.expected(&loaded.model, &inputs);
+            for plan in &compiled.plans {
+                let got = run_plan(plan, &inputs, &[0; SAMPLES]);
+                assert_eq!(bits(&got), bits(&expected), "{name} on {}", compiled.name(plan));
+            }
         }
     }
 }
@@ -200,11 +238,12 @@ proptest! {
         name in proptest::sample::select(independent()),
         rows in proptest::collection::vec(0..SAMPLES, 1..90),
         cut in any::<proptest::sample::Index>(),
-        set in any::<proptest::sample::Index>(),
+        (precision, set) in any::<(proptest::sample::Index, proptest::sample::Index)>(),
     ) {
         let loaded = loaded(&name);
-        let plan = set.get(&loaded.plans);
-        let expected = run(&loaded.model.graph, &loaded.inputs).unwrap();
+        let compiled = precision.get(&loaded.compiled);
+        let plan = set.get(&compiled.plans);
+        let expected = compiled.expected(&loaded.model, &loaded.inputs);
         let cut = cut.index(rows.len() + 1);
         for part in [&rows[..], &rows[..cut], &rows[cut..]] {
             let got = run_plan(plan, &picked(&loaded.inputs, part), &vec![0; part.len()]);
@@ -217,11 +256,12 @@ proptest! {
         name in proptest::sample::select(independent().into_iter().filter(|name| users(name).is_some()).collect::<Vec<_>>()),
         requests in proptest::collection::vec(0..SAMPLES, 1..5),
         pairs in proptest::collection::vec((0..SAMPLES, any::<proptest::sample::Index>()), 0..90),
-        set in any::<proptest::sample::Index>(),
+        (precision, set) in any::<(proptest::sample::Index, proptest::sample::Index)>(),
     ) {
         let loaded = loaded(&name);
         let Some(once) = &loaded.once else { return Ok(()) };
-        let plan = set.get(&loaded.once_plans);
+        let compiled = precision.get(&loaded.compiled);
+        let plan = set.get(&compiled.once_plans);
         let segments: Vec<usize> = pairs.iter().map(|(_, segment)| segment.index(requests.len())).collect();
         let items: Vec<usize> = pairs.iter().map(|(item, _)| *item).collect();
         let owners: Vec<usize> = segments.iter().map(|segment| requests[*segment]).collect();
@@ -230,9 +270,17 @@ proptest! {
         let repeated = hoisted_inputs(&loaded.model, once, &picked(&loaded.inputs, &owners), &pair_inputs);
         let hoisted = hoist(&loaded.model.graph, once).unwrap();
         let domains = domains(&hoisted.graph, &hoisted.request);
-        let expected = run_segmented(&hoisted.graph, &domains, &split, &segments).unwrap();
-        prop_assert_eq!(bits(&run_plan(plan, &split, &segments)), bits(&expected));
         let each: Vec<usize> = (0..items.len()).collect();
+        let expected = match compiled.precision {
+            Precision::F32 => run_segmented(&hoisted.graph, &domains, &split, &segments).unwrap(),
+            // An empty batch has nothing to compare.
+            Precision::Bf16 if items.is_empty() => return Ok(()),
+            Precision::Bf16 => {
+                let row = |pair: &usize| bf16::run_row(&hoisted.graph, &picked(&repeated, &[*pair])).unwrap();
+                bf16::stacked(&each.iter().map(row).collect::<Vec<_>>())
+            }
+        };
+        prop_assert_eq!(bits(&run_plan(plan, &split, &segments)), bits(&expected));
         prop_assert_eq!(bits(&run_plan(plan, &repeated, &each)), bits(&expected));
     }
 }
@@ -242,25 +290,27 @@ fn a_run_allocates_nothing_after_the_first() {
     let mut checked = 0;
     for name in independent() {
         let loaded = loaded(&name);
-        let plan = loaded.plans.last().unwrap();
-        if plan.describe().contains("interpreter") {
-            continue;
+        for compiled in &loaded.compiled {
+            let plan = compiled.plans.last().unwrap();
+            if plan.describe().contains("interpreter") {
+                continue;
+            }
+            let inputs = picked(&loaded.inputs, &many(100));
+            let (mut scratch, mut outputs) = (plan.scratch(), Vec::new());
+            let mut run = || plan.run(&inputs, &[0; 100], &mut scratch, &mut outputs).unwrap();
+            run();
+            let allocations = allocation_counter::measure(run).count_total;
+            assert_eq!(allocations, 0, "{name} on {}", compiled.name(plan));
+            checked += 1;
         }
-        let inputs = picked(&loaded.inputs, &many(100));
-        let (mut scratch, mut outputs) = (plan.scratch(), Vec::new());
-        let mut run = || plan.run(&inputs, &[0; 100], &mut scratch, &mut outputs).unwrap();
-        run();
-        let allocations = allocation_counter::measure(run).count_total;
-        assert_eq!(allocations, 0, "{name}");
-        checked += 1;
     }
-    assert!(checked >= 40, "{checked} exports have a kernel for every step");
+    assert!(checked >= 80, "{checked} plans have a kernel for every step");
 }
 
 #[test]
 fn inspect_says_what_runs_how_often_and_what_it_costs() {
     let loaded = loaded("wide-and-deep.torchscript-17");
-    let plan = &loaded.once_plans[0];
+    let plan = &loaded.compiled[0].once_plans[0];
     assert_eq!(plan.instruction_set(), InstructionSet::Portable);
     expect_test::expect![[r#"
         Request  Gather           [N, 4, 1]        gather               0 /wide/table/Gather
@@ -292,18 +342,28 @@ fn inspect_says_what_runs_how_often_and_what_it_costs() {
         Pair     MatMul           [N, 1]           product             32 /deep/deep.4/Gemm
         Pair     Add              [N, 1]           elementwise          1 /Add_2
         Pair     Sigmoid          [N, 1]           elementwise          1 /Sigmoid
-        portable: 9106 floating-point operations a request, 6191 a pair, 240 pairs at a time
+        portable, f32: 9106 floating-point operations a request, 6191 a pair, 240 pairs at a time
     "#]]
     .assert_eq(&plan.describe());
     let cost = plan.cost();
-    assert!(cost.request > 0 && cost.pair < loaded.plans[0].cost().pair);
+    assert!(cost.request > 0 && cost.pair < loaded.compiled[0].plans[0].cost().pair);
+    let in_bf16 = loaded.compiled[1].once_plans[0].describe();
+    assert!(
+        in_bf16.contains("bf16+relu         2048 /deep/deep.1/Relu"),
+        "{in_bf16}"
+    );
+    assert!(in_bf16.contains("portable, bf16: 9106"), "{in_bf16}");
 }
 
 #[test]
 fn no_export_is_slow() {
     for name in independent() {
         let loaded = loaded(&name);
-        for plan in loaded.plans.iter().chain(&loaded.once_plans) {
+        for plan in loaded
+            .compiled
+            .iter()
+            .flat_map(|one| one.plans.iter().chain(&one.once_plans))
+        {
             assert_eq!(plan.slow(), None, "{name}:\n{}", plan.describe());
         }
     }
@@ -332,7 +392,7 @@ fn lookup() -> Model {
 fn wrong_input_gets_the_interpreters_error() {
     let model = lookup();
     for set in InstructionSet::available() {
-        let plan = compile(&model, &[], set);
+        let plan = compile(&model, &[], set, Precision::F32);
         let (mut scratch, mut outputs) = (plan.scratch(), Vec::new());
         for values in [vec![0, 5, 1, 1], vec![-11, 0, 1, 1], vec![0, 1, 10, 2]] {
             let input = [Tensor::i64(vec![2, 2], values)];
@@ -373,21 +433,33 @@ fn wrong_input_gets_the_interpreters_error() {
 
 #[test]
 fn an_instruction_set_that_the_machine_lacks_is_refused() {
-    let all = [
-        InstructionSet::Portable,
-        InstructionSet::Avx2,
-        InstructionSet::Avx512,
-    ];
-    for set in all
+    for set in InstructionSet::ALL
         .into_iter()
         .filter(|set| !InstructionSet::available().contains(set))
     {
         let options = Options {
-            once: Vec::new(),
             instruction_set: set,
+            ..Options::default()
         };
         let reason = Plan::compile(&lookup(), &options).unwrap_err();
         assert!(reason.contains(&format!("no {set}; it has portable")), "{reason}");
     }
     assert!(InstructionSet::available().contains(&InstructionSet::best()));
+}
+
+#[test]
+fn a_model_without_anything_to_round_has_no_plan_in_bf16() {
+    let options = Options {
+        precision: Precision::Bf16,
+        ..Options::default()
+    };
+    let reason = Plan::compile(&lookup(), &options).unwrap_err();
+    assert!(reason.contains("nothing in it can be in bf16"), "{reason}");
+    let mut listwise = lookup();
+    listwise.rows = Rows::Listwise("because".to_owned());
+    let reason = Plan::compile(&listwise, &options).unwrap_err();
+    assert!(
+        reason.contains("a listwise model has no plan in bf16") && reason.ends_with(": because"),
+        "{reason}"
+    );
 }

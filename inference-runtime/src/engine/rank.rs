@@ -7,7 +7,7 @@ use rank::Model;
 use rank::interpret::EvalError;
 use rank::ir::{Extent, Fact, ValueId};
 use rank::pass::rows::Rows;
-use rank::plan::{InstructionSet, Options, Plan, Scratch};
+use rank::plan::{Options, Plan, Scratch};
 use rank::tensor::{self as own, Element};
 
 use super::choice::{Fallback, NotRank};
@@ -65,7 +65,7 @@ fn compile(model: &Model, config: &ModelConfig) -> Result<Plan, NotRank> {
     }
     let options = Options {
         once: config.request_inputs.once().to_vec(),
-        instruction_set: InstructionSet::default(),
+        ..Options::default()
     };
     Plan::compile(model, &options).map_err(|reason| NotRank::new(Fallback::Operators, reason))
 }

@@ -12,10 +12,12 @@ pub enum InstructionSet {
     Avx2,
     /// AVX-512 F.
     Avx512,
+    /// AVX-512 F and BF16: products of bf16 by one instruction, everything else as AVX-512 F has it.
+    Avx512Bf16,
 }
 
 impl InstructionSet {
-    const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
 
     /// Those that this machine has, the slowest first.
     pub fn available() -> Vec<Self> {
@@ -30,14 +32,25 @@ impl InstructionSet {
             .unwrap_or(Self::Portable)
     }
 
+    /// Itself, or which ones this machine has.
+    pub fn here(self) -> Result<Self, String> {
+        if self.is_here() {
+            return Ok(self);
+        }
+        let here: Vec<String> = Self::available().iter().map(ToString::to_string).collect();
+        Err(format!("this machine has no {self}; it has {}", here.join(", ")))
+    }
+
     /// Whether this machine has it; kernels of a set must not be called where it does not.
     #[cfg(target_arch = "x86_64")]
     pub fn is_here(self) -> bool {
         let avx2 = || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        let avx512 = || avx2() && is_x86_feature_detected!("avx512f");
         match self {
             Self::Portable => true,
             Self::Avx2 => avx2(),
-            Self::Avx512 => avx2() && is_x86_feature_detected!("avx512f"),
+            Self::Avx512 => avx512(),
+            Self::Avx512Bf16 => avx512() && is_x86_feature_detected!("avx512bf16"),
         }
     }
 
@@ -72,6 +85,7 @@ impl fmt::Display for InstructionSet {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Avx512Bf16 => "avx512-bf16",
         })
     }
 }
@@ -88,7 +102,7 @@ mod tests {
         let refused = "sse9".parse::<InstructionSet>().unwrap_err();
         assert_eq!(
             refused,
-            "instruction set \"sse9\" is none of portable, avx2, avx512"
+            "instruction set \"sse9\" is none of portable, avx2, avx512, avx512-bf16"
         );
         assert_eq!(InstructionSet::available().last(), Some(&InstructionSet::best()));
     }

@@ -3,12 +3,14 @@
 //! The interpreter defines every result; a kernel may only choose in which order *different* outputs are computed. An
 //! output of a product has one accumulator, filled in the order of K by fused multiply-adds; sums along an axis are trees of
 //! 16 lanes. Denormals are kept, not flushed to zero: the interpreter and the portable kernels have no way to flush
-//! them, and a score must not depend on the machine.
+//! them, and a score must not depend on the machine. Products in bf16 are another matter ([`mod@bf16`]).
 //!
 //! `unsafe` lives in this folder alone. Functions that other modules see are safe: they check bounds, and that the machine
 //! has the instruction set, once a call.
 #![allow(unsafe_code)]
 
+mod arithmetic;
+mod bf16;
 mod elementwise;
 mod gather;
 mod isa;
@@ -20,11 +22,12 @@ mod rows;
 mod trees;
 mod vector;
 
+pub use bf16::Pair;
 pub use elementwise::{binary, has_binary, has_unary, unary};
 pub use gather::{Ids, OutsideTable, gather};
 pub use isa::InstructionSet;
-pub use pack::Packed;
-pub use product::{Product, Start, multiply};
+pub use pack::{Bf16Weights, Packed};
+pub use product::{Product, Start, multiply, multiply_bf16};
 pub use recurrent::{Gru, Sequence, gru};
 pub use reduce::{Groups, Norm, layer_norm, reduce, softmax};
 pub use rows::{Rows, RowsMut, copy};
@@ -54,7 +57,7 @@ macro_rules! on_each_set {
                 InstructionSet::Avx2 => unsafe { avx2($($argument),*) },
                 // SAFETY: the same.
                 #[cfg(target_arch = "x86_64")]
-                InstructionSet::Avx512 => unsafe { avx512($($argument),*) },
+                InstructionSet::Avx512 | InstructionSet::Avx512Bf16 => unsafe { avx512($($argument),*) },
                 _ => $body($($argument),*),
             }
         }

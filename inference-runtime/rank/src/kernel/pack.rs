@@ -1,18 +1,45 @@
 //! Weights as the product's kernels read them.
 
+use super::bf16::{self, Pair};
 use super::vector::LANES;
 
-/// A cache line.
+/// A cache line of f32 or [`Pair`]s.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Line(pub(super) [f32; LANES]);
+pub(super) struct Line<U>(pub(super) [U; LANES]);
 
-/// A matrix `[k, n]` in panels of 16 columns: the 16 weights of each k one after the other. Columns beyond n are 0.
-#[derive(Clone, Debug, Default)]
-pub struct Packed {
-    pub(super) lines: Vec<Line>,
+/// A matrix `[k, n]` in panels of 16 columns: the 16 weights of each k (of each two, for [`Pair`]s) one after the other. Columns
+/// beyond n are 0.
+#[derive(Clone, Debug)]
+pub struct Packed<U = f32> {
+    pub(super) lines: Vec<Line<U>>,
     k: usize,
     n: usize,
+}
+
+impl<U> Default for Packed<U> {
+    fn default() -> Self {
+        let (k, n) = (0, 0);
+        Self {
+            lines: Vec::new(),
+            k,
+            n,
+        }
+    }
+}
+
+impl<U> Packed<U> {
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    pub fn bytes(&self) -> usize {
+        std::mem::size_of_val(self.lines.as_slice())
+    }
 }
 
 impl Packed {
@@ -56,16 +83,50 @@ impl Packed {
             }
         }
     }
+}
+
+/// Weights rounded to bf16, half as large.
+#[derive(Clone, Debug, Default)]
+pub struct Bf16Weights {
+    pub(super) packed: Packed<Pair>,
+    /// The least magnitude but 0, as [`bf16::least`] gives it.
+    pub(super) least: u32,
+}
+
+impl Bf16Weights {
+    /// From a row-major matrix.
+    pub fn new(matrix: &[f32], k: usize, n: usize) -> Self {
+        let depth = k.div_ceil(2);
+        let mut lines = Vec::with_capacity(n.div_ceil(LANES) * depth);
+        let mut least = u32::MAX;
+        for first in (0..n).step_by(LANES) {
+            let columns = first..(first + LANES).min(n);
+            for at in (0..k).step_by(2) {
+                let mut line = Line([Pair::default(); LANES]);
+                for (pair, column) in line.0.iter_mut().zip(columns.clone()) {
+                    let second = matrix.get((at + 1) * n + column).copied();
+                    *pair = Pair::new(matrix[at * n + column], second.unwrap_or(Pair::BEYOND));
+                    least = bf16::least(pair.first().to_bits(), least);
+                    least = bf16::least(pair.second().to_bits(), least);
+                }
+                lines.push(line);
+            }
+        }
+        Self {
+            packed: Packed { lines, k, n },
+            least,
+        }
+    }
 
     pub fn k(&self) -> usize {
-        self.k
+        self.packed.k
     }
 
     pub fn n(&self) -> usize {
-        self.n
+        self.packed.n
     }
 
     pub fn bytes(&self) -> usize {
-        std::mem::size_of_val(self.lines.as_slice())
+        self.packed.bytes()
     }
 }

@@ -42,7 +42,7 @@ pub trait Vector: Copy {
 }
 
 #[derive(Clone, Copy)]
-pub struct Portable([f32; LANES]);
+pub struct Portable(pub(super) [f32; LANES]);
 
 impl Vector for Portable {
     #[inline(always)]
@@ -98,7 +98,7 @@ mod x86 {
     const HALF: usize = LANES / 2;
 
     #[derive(Clone, Copy)]
-    pub struct Avx2(__m256, __m256);
+    pub struct Avx2(pub(in crate::kernel) __m256, pub(in crate::kernel) __m256);
 
     impl Vector for Avx2 {
         #[inline(always)]
@@ -144,7 +144,7 @@ mod x86 {
     }
 
     #[derive(Clone, Copy)]
-    pub struct Avx512(__m512);
+    pub struct Avx512(pub(in crate::kernel) __m512);
 
     impl Vector for Avx512 {
         #[inline(always)]

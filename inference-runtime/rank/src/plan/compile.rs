@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::Precision;
 use super::layout::{self, Cells, Moved, Root};
 use super::place::{self, Places};
 use super::step::{Argument, Home, Kind, RootInfo, Stage, Step};
@@ -41,6 +42,7 @@ pub(super) enum Known {
 pub(super) struct Compiler<'a> {
     pub graph: &'a Graph,
     pub domains: &'a Domains,
+    pub precision: Precision,
     pub roots: Vec<RootInfo>,
     pub steps: Vec<Step>,
     known: HashMap<ValueId, Known>,
@@ -52,7 +54,7 @@ pub(super) struct Compiler<'a> {
     constants: usize,
 }
 
-pub fn compile(graph: &Graph, domains: &Domains) -> Result<Program, String> {
+pub fn compile(graph: &Graph, domains: &Domains, precision: Precision) -> Result<Program, String> {
     let mut uses = vec![0; graph.values.len()];
     let read = graph
         .nodes
@@ -63,6 +65,7 @@ pub fn compile(graph: &Graph, domains: &Domains) -> Result<Program, String> {
     let mut compiler = Compiler {
         graph,
         domains,
+        precision,
         roots: Vec::new(),
         steps: Vec::new(),
         known: HashMap::new(),

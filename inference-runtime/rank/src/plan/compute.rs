@@ -1,7 +1,9 @@
 //! What each step's kernel is given.
 
 use super::run::{Block, Run, Scratch};
-use super::step::{Batched, Copy, IdGroup, Kind, Linear, Memory, Place, Recurrent, Start, Step, View};
+use super::step::{
+    Batched, Copy, IdGroup, Kind, Linear, Memory, Place, Recurrent, Start, Step, View, Weights,
+};
 use crate::interpret::EvalError;
 use crate::kernel::{self, Ids, Norm, Product, Rows, RowsMut, Sequence};
 
@@ -83,21 +85,39 @@ impl Run<'_> {
             Start::Rows(view) => kernel::Start::Rows(self.rows(view, block, scratch)),
         };
         // Of a row with several parts everything lies together.
+        let [k, n] = linear.weights.sizes();
         if linear.parts > 1 {
-            a.stride = linear.weights.k();
-            out.stride = linear.weights.n();
+            a.stride = k;
+            out.stride = n;
             if let kernel::Start::Rows(rows) = &mut start {
-                rows.stride = linear.weights.n();
+                rows.stride = n;
             }
         }
-        let product = Product {
-            rows: block.rows * linear.parts,
-            a,
-            weights: &linear.weights,
-            start,
-            relu: linear.relu,
-        };
-        kernel::multiply(self.set, &product, out);
+        let (rows, relu) = (block.rows * linear.parts, linear.relu);
+        match &linear.weights {
+            Weights::F32(weights) => {
+                let weights = weights.as_ref();
+                let product = Product {
+                    rows,
+                    a,
+                    weights,
+                    start,
+                    relu,
+                };
+                kernel::multiply(self.set, &product, out);
+            }
+            Weights::Bf16(weights) => {
+                let weights = weights.as_ref();
+                let product = Product {
+                    rows,
+                    a,
+                    weights,
+                    start,
+                    relu,
+                };
+                kernel::multiply_bf16(self.set, &product, &mut scratch.pairs.borrow_mut(), out);
+            }
+        }
     }
 
     fn gather(
@@ -160,7 +180,7 @@ impl Run<'_> {
                 let product = Product {
                     rows: m,
                     a: Rows::new(&a[matrix * a_matrix..], a_row),
-                    weights: &packed,
+                    weights: &*packed,
                     start: start.map_or(kernel::Start::Zero, |start| {
                         kernel::Start::Rows(Rows::new(&start[matrix * m * n..], n))
                     }),

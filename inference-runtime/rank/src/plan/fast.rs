@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use super::Precision;
 use super::compile::Compiler;
 use super::layout::{self, Cell, Moved};
-use super::step::{IdGroup, Kind, Linear, Operand, Stage, Start};
+use super::step::{IdGroup, Kind, Linear, Operand, Stage, Start, Weights};
 use crate::interpret;
 use crate::ir::{Binary, Extent, Node, Op, Reduction, Unary, ValueId};
-use crate::kernel::{self, Packed};
+use crate::kernel::{self, Bf16Weights, Packed};
 use crate::tensor::{Element, Tensor};
 
 impl Compiler<'_> {
@@ -141,7 +142,10 @@ impl Compiler<'_> {
         let linear = Linear {
             a,
             parts,
-            weights: Arc::new(Packed::new(matrix, k, n)),
+            weights: match self.precision {
+                Precision::F32 => Weights::F32(Arc::new(Packed::new(matrix, k, n))),
+                Precision::Bf16 => Weights::Bf16(Arc::new(Bf16Weights::new(matrix, k, n))),
+            },
             start,
             relu: false,
         };

@@ -4,7 +4,8 @@
 //! Model -> hoist -> domains -> compile (layout, fast) -> place -> run: request's steps, then blocks of pairs
 //! ```
 //!
-//! The result is that of the interpreter, bit by bit, on every instruction set. A node without a kernel is run by the
+//! The result is that of the interpreter, bit by bit, on every instruction set; in bf16, that of an interpreter whose products with constant
+//! matrices are as [`Precision`] says. A node without a kernel is run by the
 //! interpreter, on the rows of a block.
 
 mod batched;
@@ -22,7 +23,8 @@ mod views;
 pub use crate::kernel::InstructionSet;
 pub use run::Scratch;
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+use std::str::FromStr;
 
 use crate::Model;
 use crate::interpret::{self, EvalError};
@@ -33,7 +35,37 @@ use crate::pass::rows::Rows;
 use crate::tensor::{Element, Tensor};
 use compile::Program;
 use run::Run;
-use step::{Stage, Step};
+use step::{Kind, Stage, Step, Weights};
+
+/// What products of rows with constant matrices are computed in; everything else is f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Factors rounded to bf16, sums in f32.
+    Bf16,
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    /// By the name that `Display` gives.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = [Self::F32, Self::Bf16]
+            .into_iter()
+            .find(|one| one.to_string() == text);
+        found.ok_or_else(|| format!("{text:?} is neither f32 nor bf16"))
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
 
 /// What is asked of a plan.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +74,7 @@ pub struct Options {
     pub once: Vec<(String, Once)>,
     /// The best that the machine has, unless another is asked for.
     pub instruction_set: InstructionSet,
+    pub precision: Precision,
 }
 
 /// An input as the plan takes it; one whose columns are split is two, `NAME.user` and `NAME.item`.
@@ -69,6 +102,7 @@ pub struct Plan {
     inputs: Vec<Input>,
     rows: Rows,
     instruction_set: InstructionSet,
+    precision: Precision,
     program: Program,
     /// Rows of pairs that run at a time.
     block: usize,
@@ -87,17 +121,7 @@ const BLOCK_ROWS: std::ops::RangeInclusive<usize> = 12..=240;
 impl Plan {
     /// An error names the input or node, and the remedy.
     pub fn compile(model: &Model, options: &Options) -> Result<Self, String> {
-        let instruction_set = options.instruction_set;
-        if !instruction_set.is_here() {
-            let here: Vec<String> = InstructionSet::available()
-                .iter()
-                .map(ToString::to_string)
-                .collect();
-            return Err(format!(
-                "this machine has no {instruction_set}; it has {}",
-                here.join(", ")
-            ));
-        }
+        let instruction_set = options.instruction_set.here()?;
         let (mut graph, request) = match &model.rows {
             Rows::Independent => {
                 let hoisted = hoist::hoist(&model.graph, &options.once)?;
@@ -105,6 +129,11 @@ impl Plan {
             }
             Rows::Listwise(reason) if !options.once.is_empty() => {
                 return Err(format!("nothing can be sent once to a listwise model: {reason}"));
+            }
+            Rows::Listwise(reason) if options.precision == Precision::Bf16 => {
+                return Err(format!(
+                    "a listwise model has no plan in bf16, it runs whole: {reason}"
+                ));
             }
             Rows::Listwise(_) => (model.graph.clone(), vec![]),
         };
@@ -117,9 +146,15 @@ impl Plan {
         };
         let inputs = graph.inputs.iter().map(input).collect();
         let program = match model.rows {
-            Rows::Independent => compile::compile(&graph, &domains)?,
+            Rows::Independent => compile::compile(&graph, &domains, options.precision)?,
             Rows::Listwise(_) => Program::default(),
         };
+        let in_bf16 = |step: &step::Step| matches!(&step.kind, Kind::Product(linear) if matches!(linear.weights, Weights::Bf16(_)));
+        if options.precision == Precision::Bf16 && !program.steps.iter().any(in_bf16) {
+            return Err(
+                "nothing in it can be in bf16: it has no product of rows with a constant matrix".to_owned(),
+            );
+        }
         if model.rows == Rows::Independent {
             // Steps hold what they need: weights are not kept a second time.
             graph.values.iter_mut().for_each(|value| value.constant = None);
@@ -133,6 +168,7 @@ impl Plan {
             rows: model.rows.clone(),
             graph,
             instruction_set,
+            precision: options.precision,
             program,
             block,
         })
@@ -150,6 +186,10 @@ impl Plan {
 
     pub fn instruction_set(&self) -> InstructionSet {
         self.instruction_set
+    }
+
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     pub fn scratch(&self) -> Scratch {
@@ -236,8 +276,8 @@ impl Plan {
         let Cost { request, pair } = self.cost();
         let _ = writeln!(
             text,
-            "{}: {request} floating-point operations a request, {pair} a pair, {} pairs at a time",
-            self.instruction_set, self.block
+            "{}, {}: {request} floating-point operations a request, {pair} a pair, {} pairs at a time",
+            self.instruction_set, self.precision, self.block
         );
         if let Some((steps, share)) = self.interpreted() {
             let _ = writeln!(

@@ -7,7 +7,7 @@ use super::layout::Root;
 use super::step::{Kind, Memory, Operand, Place, Stage, Step, View};
 use crate::interpret::EvalError;
 use crate::ir::{Graph, ValueId};
-use crate::kernel::{InstructionSet, Packed, Rows};
+use crate::kernel::{InstructionSet, Packed, Pair, Rows};
 use crate::pass::domain::Domains;
 use crate::tensor::Tensor;
 
@@ -20,6 +20,8 @@ pub struct Scratch {
     pub(super) packed: RefCell<Packed>,
     /// What a kernel keeps while it runs.
     pub(super) floats: RefCell<Vec<f32>>,
+    /// Rows of a product in bf16.
+    pub(super) pairs: RefCell<Vec<Pair>>,
 }
 
 /// What the steps of a stage have written.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::layout::Root;
 use crate::ir::{Binary, Op, Reduction, Unary, ValueId};
-use crate::kernel::{Forest, Groups, Gru, Packed};
+use crate::kernel::{Bf16Weights, Forest, Groups, Gru, Packed};
 use crate::tensor::Tensor;
 
 /// How often a step runs.
@@ -76,12 +76,29 @@ pub enum Argument {
     Slot(ValueId, Stage),
 }
 
+/// A constant matrix, in the precision of its products.
+#[derive(Clone, Debug)]
+pub enum Weights {
+    F32(Arc<Packed>),
+    Bf16(Arc<Bf16Weights>),
+}
+
+impl Weights {
+    /// Rows and columns.
+    pub fn sizes(&self) -> [usize; 2] {
+        match self {
+            Weights::F32(weights) => [weights.k(), weights.n()],
+            Weights::Bf16(weights) => [weights.k(), weights.n()],
+        }
+    }
+}
+
 /// Rows times a constant matrix: `parts` products for each row.
 #[derive(Clone, Debug)]
 pub struct Linear {
     pub a: View,
     pub parts: usize,
-    pub weights: Arc<Packed>,
+    pub weights: Weights,
     pub start: Start,
     pub relu: bool,
 }
@@ -205,8 +222,12 @@ impl Step {
         let name = match &self.kind {
             Kind::Copy(copies) => return format!("copy {}", copies.len()),
             Kind::Gather { .. } => "gather",
-            Kind::Product(linear) if linear.relu => "product+relu",
-            Kind::Product(_) => "product",
+            Kind::Product(linear) => match (&linear.weights, linear.relu) {
+                (Weights::F32(_), false) => "product",
+                (Weights::F32(_), true) => "product+relu",
+                (Weights::Bf16(_), false) => "bf16",
+                (Weights::Bf16(_), true) => "bf16+relu",
+            },
             Kind::Batched(_) => "products",
             Kind::Reduce(..) => "reduce",
             Kind::Softmax { .. } => "softmax",

@@ -2,6 +2,8 @@
 #![allow(dead_code)] // each test takes what it needs
 #![allow(clippy::unwrap_used)]
 
+pub mod bf16;
+
 use std::path::{Path, PathBuf};
 
 use rank::onnx::NoExternalData;

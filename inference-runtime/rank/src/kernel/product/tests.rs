@@ -1,9 +1,15 @@
 use super::*;
 use crate::kernel::InstructionSet;
 
+type Fused = fn(f32, f32, f32) -> f32;
+
 /// One accumulator an output, in the order of k: what a product is.
-fn by_definition(job: &Product<'_>, out: &mut [f32], matrix: &[f32]) {
-    let (k, n) = (job.weights.k(), job.weights.n());
+fn by_definition<W>(
+    job: &Product<'_, W>,
+    out: &mut [f32],
+    (matrix, [k, n]): (&[f32], [usize; 2]),
+    (rounded, fused): (fn(f32) -> f32, Fused),
+) {
     for row in 0..job.rows {
         for column in 0..n {
             let mut sum = match job.start {
@@ -12,7 +18,11 @@ fn by_definition(job: &Product<'_>, out: &mut [f32], matrix: &[f32]) {
                 Start::Rows(rows) => rows.row(row, n)[column],
             };
             for at in 0..k {
-                sum = job.a.row(row, k)[at].mul_add(matrix[at * n + column], sum);
+                sum = fused(
+                    rounded(job.a.row(row, k)[at]),
+                    rounded(matrix[at * n + column]),
+                    sum,
+                );
             }
             out[row * n + column] = if job.relu && sum < 0.0 { 0.0 } else { sum };
         }
@@ -63,49 +73,119 @@ const SIZES: &[(usize, usize, usize)] = &[
     (41, 600, 100),
 ];
 
+/// Inputs of one size, and what they start at.
+struct Case {
+    sizes: [usize; 3],
+    matrix: Vec<f32>,
+    a: Vec<f32>,
+    starts: Vec<f32>,
+    index: Vec<usize>,
+    relu: bool,
+}
+
+impl Case {
+    /// Every size, three times: with numbers as models have them, with odd ones, and with small ones, whose products are denormal.
+    fn all() -> Vec<Self> {
+        let mut cases = Vec::new();
+        for (at, (rows, k, n)) in SIZES.iter().copied().enumerate() {
+            for (odd, scale) in [(false, 1.0), (true, 1.0), (false, 2.0_f32.powi(-64))] {
+                let seed = u32::try_from(at).unwrap() + 1;
+                let numbers = |count: usize, seed: u32| -> Vec<f32> {
+                    let numbers = numbers(count, seed, odd).into_iter();
+                    numbers.map(|x| x * scale).collect()
+                };
+                cases.push(Self {
+                    sizes: [rows, k, n],
+                    matrix: numbers(k * n, seed),
+                    a: numbers(rows * (k + 3), seed + 100),
+                    starts: numbers((rows + 1) * (n + 1), seed + 200),
+                    index: (0..rows).map(|row| (row * 7) % (rows + 1)).collect(),
+                    relu: at % 2 == 0,
+                });
+            }
+        }
+        cases
+    }
+
+    fn products<'a, W>(&'a self, weights: &'a W) -> [Product<'a, W>; 4] {
+        let [rows, k, n] = self.sizes;
+        let indexed = Rows {
+            data: &self.starts,
+            stride: n + 1,
+            index: Some(&self.index),
+        };
+        let starts = [
+            Start::Zero,
+            Start::Row(&self.starts),
+            Start::Rows(indexed),
+            Start::Rows(Rows::new(&self.starts, n)),
+        ];
+        let product = |start| Product {
+            rows,
+            a: Rows::new(&self.a, k + 3),
+            weights,
+            start,
+            relu: self.relu,
+        };
+        starts.map(product)
+    }
+
+    fn compare(&self, expected: &[f32], set: InstructionSet, multiply: impl Fn(&mut RowsMut<'_>)) {
+        let [rows, k, n] = self.sizes;
+        let stride = n + 2;
+        let mut out = vec![7.0; rows * stride];
+        multiply(&mut RowsMut {
+            data: &mut out,
+            stride,
+        });
+        for (row, got) in out.chunks_exact(stride).enumerate() {
+            let expected = &expected[row * n..(row + 1) * n];
+            assert_eq!(bits(&got[..n]), bits(expected), "{set}: {rows} x {k} x {n}");
+            assert_eq!(got[n..], [7.0, 7.0], "{set} writes beyond the row");
+        }
+    }
+}
+
 #[test]
 fn every_instruction_set_gives_the_bits_of_the_definition() {
-    for (at, (rows, k, n)) in SIZES.iter().copied().enumerate() {
-        for odd in [false, true] {
-            let seed = u32::try_from(at).unwrap() + 1;
-            let matrix = numbers(k * n, seed, odd);
-            let weights = Packed::new(&matrix, k, n);
-            let a = numbers(rows * (k + 3), seed + 100, odd);
-            let starts = numbers((rows + 1) * (n + 1), seed + 200, odd);
-            let index: Vec<usize> = (0..rows).map(|row| (row * 7) % (rows + 1)).collect();
-            let indexed = Rows {
-                data: &starts,
-                stride: n + 1,
-                index: Some(&index),
-            };
-            for start in [
-                Start::Zero,
-                Start::Row(&starts),
-                Start::Rows(indexed),
-                Start::Rows(Rows::new(&starts, n)),
-            ] {
-                let job = Product {
-                    rows,
-                    a: Rows::new(&a, k + 3),
-                    weights: &weights,
-                    start,
-                    relu: at % 2 == 0,
-                };
-                let mut expected = vec![0.0; rows * n];
-                by_definition(&job, &mut expected, &matrix);
-                for set in InstructionSet::available() {
-                    let mut out = vec![7.0; rows * (n + 2)];
-                    let mut target = RowsMut {
-                        data: &mut out,
-                        stride: n + 2,
-                    };
-                    multiply(set, &job, &mut target);
-                    for (row, got) in out.chunks_exact(n + 2).enumerate() {
-                        let expected = &expected[row * n..(row + 1) * n];
-                        assert_eq!(bits(&got[..n]), bits(expected), "{set}: {rows} x {k} x {n}");
-                        assert_eq!(got[n..], [7.0, 7.0], "{set} writes beyond the row");
-                    }
-                }
+    for case in Case::all() {
+        let [rows, k, n] = case.sizes;
+        let weights = Packed::new(&case.matrix, k, n);
+        for job in case.products(&weights) {
+            let mut expected = vec![0.0; rows * n];
+            let fused: Fused = |x, y, sum| x.mul_add(y, sum);
+            by_definition(&job, &mut expected, (&case.matrix, [k, n]), (|x| x, fused));
+            for set in InstructionSet::available() {
+                case.compare(&expected, set, |out| multiply(set, &job, out));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_instruction_set_gives_the_bits_of_the_definition_in_bf16() {
+    let mut pairs = Vec::new();
+    for case in Case::all() {
+        let [rows, k, n] = case.sizes;
+        if k == 0 {
+            continue;
+        }
+        let weights = Bf16Weights::new(&case.matrix, k, n);
+        assert_eq!(weights.bytes(), 4 * k.div_ceil(2) * n.next_multiple_of(LANES));
+        for job in case.products(&weights) {
+            let mut expected = vec![0.0; rows * n];
+            let rounded = |x: f32| Pair::new(x, 0.0).first();
+            by_definition(
+                &job,
+                &mut expected,
+                (&case.matrix, [k, n]),
+                (rounded, bf16::multiply_add),
+            );
+            for set in InstructionSet::available() {
+                let pairs = std::cell::RefCell::new(&mut pairs);
+                case.compare(&expected, set, |out| {
+                    multiply_bf16(set, &job, &mut pairs.borrow_mut(), out);
+                });
             }
         }
     }
