@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use rank::plan::InstructionSet;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -132,6 +133,9 @@ pub struct Serve {
     /// Where the engine runs, instead of what the model's config.yaml says.
     #[arg(long, env = "PINNACE_DEVICE")]
     pub device: Option<crate::model::config::Device>,
+    /// Instruction set of the engine `rank`: portable, avx2, avx512 or avx512-bf16; by default the best that the machine has.
+    #[arg(long, env = "PINNACE_INSTRUCTION_SET", value_parser = instruction_set)]
+    pub instruction_set: Option<InstructionSet>,
     /// Revision as the operator names it; `/load` tells it.
     #[arg(long, env = "PINNACE_REVISION", default_value = "", value_parser = revision)]
     pub revision: String,
@@ -173,6 +177,10 @@ fn optional_digest(text: &str) -> Result<OptionalDigest, String> {
         return Ok(OptionalDigest(None));
     }
     text.parse().map(|digest| OptionalDigest(Some(digest)))
+}
+
+fn instruction_set(text: &str) -> Result<InstructionSet, String> {
+    text.parse::<InstructionSet>()?.here()
 }
 
 /// What Kubernetes takes as the value of a label; `/load` has room for no more.
@@ -227,6 +235,20 @@ mod tests {
         assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));
         for bad in ["5", "s", "-1s", "1d", ""] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn instruction_sets() {
+        assert_eq!(instruction_set("portable"), Ok(InstructionSet::Portable));
+        assert!(
+            instruction_set("sse9")
+                .unwrap_err()
+                .contains("none of portable, avx2")
+        );
+        for set in InstructionSet::ALL {
+            let here = InstructionSet::available().contains(&set);
+            assert_eq!(instruction_set(&set.to_string()).is_ok(), here);
         }
     }
 

@@ -223,6 +223,7 @@ fn build(args: &Serve, folder: &ModelFolder, serving: &Serving) -> Result<Ready,
         name: args.model_name.clone(),
         version: args.model_version.clone(),
         device: args.device,
+        instruction_set: args.instruction_set,
         workers: args.worker_count(),
     };
     let Loaded { model, engines } = loading::load(folder, &wanted, |phase| clock.phase(phase))?;

@@ -7,7 +7,7 @@ use crate::args::Check;
 use crate::engine::choice::EngineName;
 use crate::engine::layout::Sent;
 use crate::engine::onnx::OnnxLoader;
-use crate::engine::rank::RankLoader;
+use crate::engine::rank::{BF16_TOLERANCE, RankLoader};
 use crate::engine::{Batch, Data, Datatype, Dim, Engine, Loader, Outputs, Signature, Tensor, TensorSpec};
 use crate::failure::LoadFailure;
 use crate::model::ServedModel;
@@ -18,11 +18,15 @@ use crate::model::loading::{self, Wanted};
 use crate::model::warmup;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use rank::plan::Precision;
 
 /// How far engines may be apart, relative to the larger of 1 and the score: sums in another order.
 const TOLERANCE: f64 = 2e-5;
-/// Pairs of made-up inputs.
+/// Pairs of made-up inputs; in bf16 enough for a ranking.
 const ROWS: usize = 16;
+const RANKED_ROWS: usize = 200;
+/// Of the pairs of a list, those whose place among the best counts.
+const BEST: usize = 10;
 
 /// What was found, in the order in which it was looked at.
 #[derive(Debug, Default)]
@@ -74,6 +78,7 @@ pub fn check(args: &Check) -> Report {
         name: "model".to_owned(),
         version: "1".to_owned(),
         device: args.device,
+        instruction_set: None,
         workers: 1,
     };
     let Some(mut opened) = report.take(loading::open(&folder, &wanted)) else {
@@ -174,34 +179,90 @@ fn compared(
         Err(reason) => return report.note(format!("engines not compared: {reason}")),
     };
     let mut largest = 0.0_f64;
+    let mut kept = Kept::default();
     for batch in batches {
-        match difference(engine, other.as_mut(), &model.signature, batch) {
+        let rows = batch.rows;
+        let compared = run_both(engine, other.as_mut(), batch).and_then(|[a, b]| {
+            kept.add(&a, &b, rows);
+            difference(&model.signature, &a, &b)
+        });
+        match compared {
             Ok(difference) => largest = largest.max(difference),
             Err(reason) => return report.problem(format!("the engines cannot be compared: {reason}")),
         }
     }
-    if largest <= TOLERANCE {
+    let (tolerance, remedy) = match model.config.precision {
+        Precision::F32 => (
+            TOLERANCE,
+            "say engine: onnxruntime in config.yaml, and report the model",
+        ),
+        Precision::Bf16 => (BF16_TOLERANCE, "say precision: f32 in config.yaml"),
+    };
+    if model.config.precision == Precision::Bf16 {
+        report.note(kept.to_string());
+    }
+    if largest <= tolerance {
         return report.note(format!(
             "rank and onnxruntime agree: largest difference {largest:.1e}"
         ));
     }
     report.problem(format!(
-        "rank and onnxruntime differ by {largest:.1e}, more than {TOLERANCE:.0e}; say engine: onnxruntime in config.yaml, \
-         and report the model"
+        "rank and onnxruntime differ by {largest:.1e}, more than {tolerance:.0e}; {remedy}"
     ));
 }
 
-/// The largest difference of any score, relative to the larger of 1 and the score.
-fn difference(
-    one: &mut dyn Engine,
-    two: &mut dyn Engine,
-    signature: &Signature,
-    batch: Batch,
-) -> Result<f64, String> {
+/// How many of the best tenth of each list are among the best in both.
+#[derive(Debug, Default)]
+struct Kept {
+    of: usize,
+    same: usize,
+}
+
+impl Kept {
+    /// Counts every output with one score a pair, of lists that have a tenth.
+    fn add(&mut self, a: &Outputs, b: &Outputs, rows: usize) {
+        for (a, b) in a.tensors.iter().zip(&b.tensors) {
+            let (Data::F32(a), Data::F32(b)) = (&a.data, &b.data) else {
+                continue;
+            };
+            let count = rows / BEST;
+            if a.len() == rows && b.len() == rows {
+                let (a, b) = (best(a, count), best(b, count));
+                self.of += count;
+                self.same += a.iter().filter(|pair| b.contains(pair)).count();
+            }
+        }
+    }
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { of, same } = self;
+        write!(
+            f,
+            "bf16 keeps {same} of the {of} best pairs, which are the best tenth of each list"
+        )
+    }
+}
+
+/// The pairs with the highest scores, ranked as answers with `top_k` are.
+fn best(scores: &[f32], count: usize) -> Vec<usize> {
+    let mut pairs: Vec<usize> = (0..scores.len()).collect();
+    pairs.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
+    pairs.truncate(count);
+    pairs
+}
+
+fn run_both(one: &mut dyn Engine, two: &mut dyn Engine, batch: Batch) -> Result<[Outputs; 2], String> {
     let (mut a, mut b) = (Outputs::default(), Outputs::default());
     one.run(batch.clone(), &mut a)
         .map_err(|error| error.to_string())?;
     two.run(batch, &mut b).map_err(|error| error.to_string())?;
+    Ok([a, b])
+}
+
+/// The largest difference of any score, relative to the larger of 1 and the score.
+fn difference(signature: &Signature, a: &Outputs, b: &Outputs) -> Result<f64, String> {
     let mut largest = 0.0_f64;
     for (spec, (a, b)) in signature.outputs.iter().zip(a.tensors.iter().zip(&b.tensors)) {
         if a.shape != b.shape {
@@ -239,20 +300,24 @@ fn apart(a: f64, b: f64) -> f64 {
 /// Inputs of the model's shapes: numbers from -1 to 1, ids within their vocabularies, else 0.
 fn made_up(model: &ServedModel) -> Batch {
     let mut random = StdRng::seed_from_u64(1);
+    let rows = match model.config.precision {
+        Precision::F32 => ROWS,
+        Precision::Bf16 => RANKED_ROWS,
+    };
     let mut sent = Vec::with_capacity(model.signature.inputs.len());
     for spec in &model.signature.inputs {
         let input = model.config.inputs.get(&spec.name);
         let vocabularies = input.map_or(&[][..], |input| &input.vocabularies);
-        sent.push(Sent::Whole(tensor(spec, vocabularies, &mut random)));
+        sent.push(Sent::Whole(tensor(spec, rows, vocabularies, &mut random)));
     }
-    let rows = if model.signature.batched() { ROWS } else { 1 };
+    let rows = if model.signature.batched() { rows } else { 1 };
     model.layout.batch(sent, rows)
 }
 
-fn tensor(spec: &TensorSpec, vocabularies: &[u64], random: &mut StdRng) -> Tensor {
+fn tensor(spec: &TensorSpec, rows: usize, vocabularies: &[u64], random: &mut StdRng) -> Tensor {
     let size = |(axis, dim): (usize, &Dim)| match dim {
         Dim::Fixed(size) => *size,
-        Dim::Named(_) | Dim::Any if axis == 0 => ROWS,
+        Dim::Named(_) | Dim::Any if axis == 0 => rows,
         Dim::Named(_) | Dim::Any => 1,
     };
     let shape: Vec<usize> = spec.dims.iter().enumerate().map(size).collect();
@@ -275,4 +340,38 @@ fn tensor(spec: &TensorSpec, vocabularies: &[u64], random: &mut StdRng) -> Tenso
         other => other.zeros(count),
     };
     Tensor { shape, data }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scores(values: &[f32]) -> Outputs {
+        let tensor = |data: Data, width| Tensor {
+            shape: vec![values.len(), width],
+            data,
+        };
+        let ids = Data::I64(vec![0; values.len()]);
+        Outputs {
+            tensors: vec![tensor(ids, 1), tensor(Data::F32(values.to_vec()), 1)],
+        }
+    }
+
+    #[test]
+    fn the_best_are_compared_as_sets() {
+        let mut a: Vec<f32> = (0..20).map(|pair| pair as f32).collect();
+        let mut kept = Kept::default();
+        kept.add(&scores(&a), &scores(&a), 20);
+        assert_eq!((kept.same, kept.of), (2, 2));
+        let before = scores(&a);
+        // In another order, then one of them gone.
+        a.swap(18, 19);
+        kept.add(&before, &scores(&a), 20);
+        assert_eq!((kept.same, kept.of), (4, 4));
+        a[3] = 50.0;
+        kept.add(&before, &scores(&a), 20);
+        assert_eq!((kept.same, kept.of), (5, 6));
+        // Equal scores: the first in the list is the better one.
+        assert_eq!(best(&[1.0, 2.0, 2.0, 2.0], 2), [1, 2]);
+    }
 }

@@ -78,6 +78,7 @@ fn describe(text: &mut String, loader: &RankLoader, config: &ModelConfig) -> any
         rank::pass::rows::Rows::Listwise(reason) => format!("seen together: {reason}"),
     };
     writeln!(text, "rows: {rows}")?;
+    writeln!(text, "precision: {}", loader.plan().precision())?;
     writeln!(text, "plan:")?;
     for line in loader.plan().describe().lines() {
         writeln!(text, "  {line}")?;

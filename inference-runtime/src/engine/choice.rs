@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use rank::plan::Precision;
+
 use super::onnx::OnnxLoader;
 use super::rank::RankLoader;
 use super::{Layout, Loader};
@@ -126,8 +128,21 @@ fn opened(loader: Box<dyn Loader>, config: &ModelConfig, chosen: Chosen) -> Resu
     })
 }
 
-/// Opens a model with `rank`, or says why it is not for that: `Err` inside.
+/// Opens a model with `rank`, or says why it is not for that: `Err` inside. Only `rank` has bf16: a model that says so is for no
+/// other engine.
 pub fn try_rank(model: &Path, config: &ModelConfig) -> Result<Result<RankLoader, NotRank>, LoadFailure> {
+    let tried = wished(model, config)?;
+    if let (Err(not), Precision::Bf16) = (&tried, config.precision) {
+        let message = format!(
+            "config.yaml: precision: bf16 is for the engine rank on a CPU, and {}; say precision: f32",
+            not.reason
+        );
+        return Err(LoadFailure::permanent(Reason::ConfigInvalid, message));
+    }
+    Ok(tried)
+}
+
+fn wished(model: &Path, config: &ModelConfig) -> Result<Result<RankLoader, NotRank>, LoadFailure> {
     let not = |class, reason: &str| Ok(Err(NotRank::new(class, reason)));
     match (config.engine, config.device) {
         (EngineWish::OnnxRuntime, _) => not(Fallback::Configured, "config.yaml says engine: onnxruntime"),
@@ -138,6 +153,7 @@ pub fn try_rank(model: &Path, config: &ModelConfig) -> Result<Result<RankLoader,
         )),
         (EngineWish::Rank, Device::Cpu) => match RankLoader::open(model, config)? {
             Ok(loader) => Ok(Ok(loader)),
+            Err(not) if config.precision == Precision::Bf16 => Ok(Err(not)),
             Err(NotRank { reason, .. }) => Err(LoadFailure::permanent(
                 Reason::ModelInvalid,
                 format!(

@@ -18,6 +18,10 @@ use super::{
 use crate::failure::{LoadFailure, Reason};
 use crate::model::config::ModelConfig;
 
+/// How far scores in bf16 may be from those in f32, relative to the larger of 1 and the score. Both factors of each product are
+/// off by up to 2^-9 = 0.002; real exports are off by up to 0.004.
+pub const BF16_TOLERANCE: f64 = 0.01;
+
 pub struct RankLoader {
     plan: Arc<Plan>,
     signature: Signature,
@@ -65,7 +69,8 @@ fn compile(model: &Model, config: &ModelConfig) -> Result<Plan, NotRank> {
     }
     let options = Options {
         once: config.request_inputs.once().to_vec(),
-        ..Options::default()
+        instruction_set: config.instruction_set,
+        precision: config.precision,
     };
     Plan::compile(model, &options).map_err(|reason| NotRank::new(Fallback::Operators, reason))
 }

@@ -286,3 +286,46 @@ fn a_model_of_our_operators_needs_no_onnx_runtime() {
     assert_eq!(failure.reason, Reason::ConfigInvalid);
     assert!(failure.message.contains("x[0:3]"), "{}", failure.message);
 }
+
+#[test]
+fn bf16_is_for_this_engine_alone() {
+    let folder = one_node("Relu", 1, Some(2));
+    let nothing = folder.path().join("model.onnx");
+    let products = corpus("dlrm.dynamo-20");
+    let opened = choice::open(&products, &config("precision: bf16")).unwrap();
+    assert_eq!(opened.chosen, choice::Chosen::RANK);
+    let mut gpu = config("precision: bf16");
+    gpu.device = crate::model::config::Device::Gpu;
+    for (model, config, named) in [
+        (
+            &products,
+            config("precision: bf16\nengine: onnxruntime"),
+            "engine: onnxruntime",
+        ),
+        (&products, gpu, "the device is gpu"),
+        (
+            &nothing,
+            config("precision: bf16"),
+            "nothing in it can be in bf16",
+        ),
+        (
+            &nothing,
+            config("precision: bf16\nengine: rank"),
+            "nothing in it can be in bf16",
+        ),
+        (
+            &corpus("in-batch-softmax.dynamo-20"),
+            config("precision: bf16"),
+            "a listwise model has no plan in bf16",
+        ),
+    ] {
+        let failure = choice::open(model, &config).map(|_| ()).unwrap_err();
+        assert_eq!(failure.reason, Reason::ConfigInvalid);
+        let message = &failure.message;
+        assert!(
+            message.contains("precision: bf16") && message.contains(named),
+            "{message}"
+        );
+        assert!(message.ends_with("say precision: f32"), "{message}");
+    }
+}

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rank::pass::hoist::Once;
+use rank::plan::{InstructionSet, Precision};
 use serde::Deserialize;
 
 use crate::engine::layout::Slot;
@@ -92,6 +93,12 @@ pub struct ModelConfig {
     /// Where the model runs. A GPU unless the model says otherwise: nobody pays for a GPU that is not used.
     pub device: Device,
     pub engine: EngineWish,
+    /// Of products, on the engine `rank`.
+    #[serde(deserialize_with = "precision")]
+    pub precision: Precision,
+    /// Of the machine at hand: the best, unless another is forced. Not in the file.
+    #[serde(skip)]
+    pub instruction_set: InstructionSet,
     pub request_inputs: RequestInputs,
     pub top_k: Option<TopKConfig>,
     /// Largest first dimension of a request.
@@ -106,6 +113,8 @@ impl Default for ModelConfig {
         Self {
             device: Device::Gpu,
             engine: EngineWish::default(),
+            precision: Precision::default(),
+            instruction_set: InstructionSet::default(),
             request_inputs: RequestInputs::default(),
             top_k: None,
             max_batch_size: 4096,
@@ -133,6 +142,12 @@ const JOINED_ROWS: usize = 256;
 fn delay<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     crate::args::duration(&text).map_err(|error| serde::de::Error::custom(format!("maxQueueDelay: {error}")))
+}
+
+fn precision<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Precision, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse()
+        .map_err(|error| serde::de::Error::custom(format!("precision: {error}")))
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]

@@ -19,6 +19,8 @@ fn unknown_keys_are_named() {
     for (text, named) in [
         ("devise: cpu", "devise"),
         ("device: tpu", "tpu"),
+        ("precision: fp8", "precision: \"fp8\" is neither f32 nor bf16"),
+        ("instructionSet: avx2", "instructionSet"),
         ("inputs: {sparse: {vocabulary: [1]}}", "vocabulary"),
         ("maxBatchSize: 0", "maxBatchSize"),
         ("maxBatchSize: many", "maxBatchSize"),

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use rank::plan::InstructionSet;
+
 use super::config::{Device, ModelConfig};
 use super::folder::ModelFolder;
 use super::top_k::TopK;
@@ -16,6 +18,8 @@ pub struct Wanted {
     pub version: String,
     /// Instead of what the model says.
     pub device: Option<Device>,
+    /// Instead of the best that the machine has.
+    pub instruction_set: Option<InstructionSet>,
     /// Engines, at least one.
     pub workers: usize,
 }
@@ -64,6 +68,7 @@ pub fn load(
 pub fn open(folder: &ModelFolder, wanted: &Wanted) -> Result<Opened, LoadFailure> {
     let mut config = ModelConfig::parse(&folder.read(ModelConfig::FILE)?.unwrap_or_default())?;
     config.device = wanted.device.unwrap_or(config.device);
+    config.instruction_set = wanted.instruction_set.unwrap_or(config.instruction_set);
     let choice::Opened {
         loader,
         layout,

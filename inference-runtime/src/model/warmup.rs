@@ -1,7 +1,10 @@
 //! Warm-up: each engine answers the model's samples, or zeros, before the replica is ready.
 
+use rank::plan::Precision;
+
 use super::ServedModel;
 use super::folder::ModelFolder;
+use crate::engine::rank::BF16_TOLERANCE;
 use crate::engine::{Batch, Data, Dim, Engine, Outputs, Tensor, TensorSpec, merge};
 use crate::failure::{LoadFailure, Reason};
 use crate::protocol::request;
@@ -9,9 +12,32 @@ use crate::queue::Batching;
 
 /// Samples are for warm-up, not for load tests.
 const MAX_SAMPLES: usize = 32;
-/// Answers were computed on another machine, perhaps by another engine: sums differ in their last bits.
-const RELATIVE: f64 = 1e-3;
-const ABSOLUTE: f64 = 1e-4;
+/// How far from a known answer is still right.
+#[derive(Clone, Copy)]
+struct Tolerance {
+    relative: f64,
+    absolute: f64,
+}
+
+impl Tolerance {
+    /// Answers were computed on another machine, perhaps by another engine: sums differ in their last bits.
+    const F32: Self = Self {
+        relative: 1e-3,
+        absolute: 1e-4,
+    };
+    /// Answers may have been computed in f32.
+    const BF16: Self = Self {
+        relative: BF16_TOLERANCE,
+        absolute: BF16_TOLERANCE,
+    };
+
+    fn of(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::BF16,
+        }
+    }
+}
 
 /// A request of `samples/`, with the answer if it is known.
 pub struct Sample {
@@ -86,11 +112,12 @@ pub fn answers(engine: &mut dyn Engine, model: &ServedModel, sample: &Sample) ->
     engine
         .run(sample.batch.clone(), &mut outputs)
         .map_err(|error| failed(error.to_string()))?;
+    let tolerance = Tolerance::of(model.config.precision);
     for (name, expected) in sample.expected.iter().flatten() {
         let index = model.signature.outputs.iter().position(|spec| spec.name == *name);
         let actual = index.and_then(|index| outputs.tensors.get(index));
         let actual = actual.ok_or_else(|| failed(format!("the model has no output {name:?}")))?;
-        compare(name, actual, expected).map_err(failed)?;
+        compare(name, actual, expected, tolerance).map_err(failed)?;
     }
     Ok(())
 }
@@ -144,7 +171,7 @@ fn joined_equals_single(engine: &mut dyn Engine, model: &ServedModel, parts: &[B
             .zip(&single.tensors)
             .zip(&part.tensors)
         {
-            compare(&spec.name, actual, expected)?;
+            compare(&spec.name, actual, expected, Tolerance::F32)?;
         }
     }
     Ok(())
@@ -182,7 +209,7 @@ fn zeros(spec: &TensorSpec) -> Tensor {
     Tensor { shape, data }
 }
 
-fn compare(name: &str, actual: &Tensor, expected: &Tensor) -> Result<(), String> {
+fn compare(name: &str, actual: &Tensor, expected: &Tensor, tolerance: Tolerance) -> Result<(), String> {
     if actual.shape != expected.shape || actual.data.datatype() != expected.data.datatype() {
         return Err(format!(
             "output {name:?} has shape {:?}, the known answer {:?}",
@@ -190,7 +217,8 @@ fn compare(name: &str, actual: &Tensor, expected: &Tensor) -> Result<(), String>
         ));
     }
     // A NaN is far from everything.
-    let far = |a: f64, b: f64| a.is_nan() || (a - b).abs() > ABSOLUTE + RELATIVE * b.abs();
+    let Tolerance { relative, absolute } = tolerance;
+    let far = |a: f64, b: f64| a.is_nan() || (a - b).abs() > absolute + relative * b.abs();
     let differs = match (&actual.data, &expected.data) {
         (Data::F32(a), Data::F32(b)) => a
             .iter()

@@ -82,11 +82,15 @@ pub fn config(model: &ServedModel) -> pb::ModelConfig {
     }
 }
 
-/// The engine, why it is not `rank`, and what may come once.
+/// The engine, why it is not `rank`, or in what it computes; and what may come once.
 fn parameters(model: &ServedModel) -> HashMap<String, pb::ModelParameter> {
     let mut parameters = vec![("engine", model.chosen.engine.as_str().to_owned())];
-    if let Some(not) = &model.chosen.not_rank {
-        parameters.push(("not_rank", not.reason.clone()));
+    match &model.chosen.not_rank {
+        Some(not) => parameters.push(("not_rank", not.reason.clone())),
+        None => {
+            parameters.push(("instruction_set", model.config.instruction_set.to_string()));
+            parameters.push(("precision", model.config.precision.to_string()));
+        }
     }
     let once = model.config.request_inputs.written();
     if !once.is_empty() {
@@ -164,6 +168,7 @@ fn duration(total: Total) -> Option<pb::StatisticDuration> {
 mod tests {
     use std::time::Duration;
 
+    use rank::plan::InstructionSet;
     use serde_json::json;
 
     use crate::protocol::request::tests::model;
@@ -185,7 +190,14 @@ mod tests {
             (&config["backend"], &config["platform"]),
             (&json!("rank"), &json!("rank_onnx"))
         );
-        assert_eq!(config["parameters"], json!({"engine": {"string_value": "rank"}}));
+        let parameter = |name: &str| config["parameters"][name]["string_value"].as_str();
+        assert_eq!(
+            (parameter("engine"), parameter("precision")),
+            (Some("rank"), Some("f32"))
+        );
+        let set: InstructionSet = parameter("instruction_set").unwrap().parse().unwrap();
+        assert_eq!(set, InstructionSet::best());
+        assert_eq!(config["parameters"].as_object().unwrap().len(), 3);
         let batching =
             json!({"max_queue_delay_microseconds": 2000, "priority_levels": 3, "default_priority_level": 2});
         assert_eq!(config["dynamic_batching"], batching);
