@@ -69,7 +69,8 @@ fn known(parts: &[&str]) -> bool {
     )
 }
 
-fn get(serving: &Serving, parts: &[&str]) -> Result<Reply, ApiError> {
+/// Answers GET on a path of the serving port, given as its parts.
+pub fn get(serving: &Serving, parts: &[&str]) -> Result<Reply, ApiError> {
     let (model, version, what) = match parts {
         ["v2"] | ["v2", ""] => return Ok(body::json(&metadata::server())),
         ["v2", "health", probe @ ("live" | "ready")] => return Ok(health(serving, probe)),

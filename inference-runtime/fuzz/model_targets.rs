@@ -1,0 +1,215 @@
+//! Model files: read, compiled, and run if they are small.
+
+use std::sync::LazyLock;
+
+use prost::Message as _;
+use rank::Model;
+use rank::onnx::NoExternalData;
+use rank::onnx::proto::{ModelProto, NodeProto};
+use rank::plan::{Options, Plan};
+use rank::tensor::{Element, Tensor};
+
+/// A plan that costs more is compiled and not run.
+const MOST_FLOP: usize = 1 << 20;
+const MOST_ELEMENTS: usize = 1 << 14;
+const ROWS: usize = 3;
+
+pub fn model(data: &[u8]) {
+    let Ok(model) = Model::load(data, &NoExternalData) else {
+        return;
+    };
+    let Ok(plan) = Plan::compile(&model, &Options::default()) else {
+        return;
+    };
+    let _ = plan.describe();
+    // What is emitted is a model again.
+    if let Ok(emitted) = rank::optimize(data, &NoExternalData, &[]) {
+        let _ = Model::load(&emitted, &NoExternalData);
+    }
+    run(&plan);
+}
+
+fn run(plan: &Plan) {
+    let mut inputs = Vec::new();
+    for input in plan.inputs() {
+        let sizes: Option<Vec<usize>> = input.shape.iter().map(|extent| extent.resolve(ROWS)).collect();
+        let Some(shape) = sizes else { return };
+        let count = shape
+            .iter()
+            .try_fold(1_usize, |count, size| count.checked_mul(*size));
+        let Some(count) = count.filter(|count| *count <= MOST_ELEMENTS) else {
+            return;
+        };
+        inputs.push(match input.element {
+            Element::F32 => Tensor::f32(shape, (0..count).map(|at| at as f32 * 0.25 - 1.0).collect()),
+            Element::Bool => Tensor::bool(shape, (0..count).map(|at| at % 2 == 0).collect()),
+            element => Tensor::int(element, shape, (0..count).map(|at| at as i64 % 3).collect()),
+        });
+    }
+    let cost = plan.cost();
+    if cost.request.saturating_add(cost.pair) > MOST_FLOP
+        || matches!(plan.rows(), rank::pass::rows::Rows::Listwise(_))
+    {
+        return;
+    }
+    let mut outputs = Vec::new();
+    let _ = plan.run(&inputs, &[0; ROWS], &mut plan.scratch(), &mut outputs);
+}
+
+const MODELS: [&[u8]; 8] = [
+    include_bytes!("../rank/tests/corpus/bag-weighted.torchscript-17.onnx"),
+    include_bytes!("../rank/tests/corpus/bag-mean.dynamo-20.onnx"),
+    include_bytes!("../rank/tests/corpus/din.torchscript-17.onnx"),
+    include_bytes!("../rank/tests/corpus/dien.dynamo-20.onnx"),
+    include_bytes!("../rank/tests/corpus/lightgbm-regressor.onnx"),
+    include_bytes!("../rank/tests/corpus/mmoe.torchscript-17.onnx"),
+    include_bytes!("../rank/tests/corpus/deepfm.dynamo-17.onnx"),
+    include_bytes!("../rank/tests/corpus/transformer.dynamo-20.onnx"),
+];
+
+static DECODED: LazyLock<Vec<ModelProto>> = LazyLock::new(|| {
+    let decode = |content: &&[u8]| ModelProto::decode(*content).expect("models of the corpus are whole");
+    MODELS.iter().map(decode).collect()
+});
+
+/// Numbers that a size, an axis or an index may be.
+const NUMBERS: [i64; 16] = [
+    0,
+    1,
+    2,
+    3,
+    -1,
+    -2,
+    7,
+    16,
+    255,
+    1 << 16,
+    1 << 24,
+    1 << 31,
+    1 << 40,
+    i64::MAX,
+    i64::MIN,
+    i64::MIN + 1,
+];
+
+/// The first byte chooses a model of the corpus; each four bytes after it change one thing in it, so that what is read is a
+/// model still, if a wrong one.
+pub fn model_edits(data: &[u8]) {
+    let Some((first, script)) = data.split_first() else {
+        return;
+    };
+    let mut proto = DECODED[usize::from(*first) % DECODED.len()].clone();
+    for [what, place, at, value] in script.as_chunks().0.iter().take(16).copied() {
+        edit(&mut proto, what, usize::from(place), usize::from(at), value);
+    }
+    model(&proto.encode_to_vec());
+}
+
+fn nth<T>(items: &mut [T], at: usize) -> Option<&mut T> {
+    let count = items.len();
+    items.get_mut(at.checked_rem(count)?)
+}
+
+fn edit(proto: &mut ModelProto, what: u8, place: usize, at: usize, value: u8) {
+    let number = NUMBERS[usize::from(value) % NUMBERS.len()];
+    let Some(graph) = &mut proto.graph else { return };
+    match what % 10 {
+        0 => {
+            if let Some(dim) = nth(&mut graph.initializer, place).and_then(|tensor| nth(&mut tensor.dims, at))
+            {
+                *dim = number;
+            }
+        }
+        // A size of an input, or one of no size.
+        1 => {
+            use rank::onnx::proto::{tensor_shape_proto::dimension::Value, type_proto};
+            if let Some(type_proto::Value::TensorType(tensor)) = nth(&mut graph.input, place)
+                .and_then(|input| input.r#type.as_mut())
+                .and_then(|kind| kind.value.as_mut())
+                && let Some(dim) = tensor.shape.as_mut().and_then(|shape| nth(&mut shape.dim, at))
+            {
+                dim.value = Some(Value::DimValue(number));
+            }
+        }
+        2 => with_node(&mut graph.node, place, |node| {
+            if let Some(attribute) = nth(&mut node.attribute, at) {
+                attribute.i = Some(number);
+                if let Some(first) = attribute.ints.first_mut() {
+                    *first = number;
+                }
+            }
+        }),
+        3 => with_node(&mut graph.node, place, |node| {
+            if let Some(attribute) = nth(&mut node.attribute, at)
+                && let Some(own) = nth(&mut attribute.ints, usize::from(value))
+            {
+                *own = number;
+            }
+        }),
+        // Another operator, or another node's input.
+        4 => {
+            let operators: Vec<String> = graph.node.iter().map(|node| node.op_type.clone()).collect();
+            let operator = operators
+                .get(usize::from(value) % operators.len().max(1))
+                .cloned();
+            with_node(&mut graph.node, place, |node| {
+                node.op_type = operator.unwrap_or_default()
+            });
+        }
+        5 => {
+            let names = graph
+                .node
+                .iter()
+                .flat_map(|node| node.input.iter().chain(&node.output));
+            let names: Vec<String> = names.cloned().collect();
+            let name = names.get(usize::from(value) % names.len().max(1)).cloned();
+            with_node(&mut graph.node, place, |node| {
+                if let Some(input) = nth(&mut node.input, at) {
+                    *input = name.unwrap_or_default();
+                }
+            });
+        }
+        6 => with_node(&mut graph.node, place, |node| node.input.truncate(at % 4)),
+        7 => with_node(&mut graph.node, place, |node| node.attribute.truncate(at % 4)),
+        // The elements of a tensor of sizes.
+        8 => {
+            let integers = graph
+                .initializer
+                .iter_mut()
+                .filter(|tensor| tensor.data_type == 7);
+            let mut integers: Vec<_> = integers.collect();
+            if let Some(tensor) = nth(&mut integers, place)
+                && let Some(raw) = &tensor.raw_data
+            {
+                let mut bytes = raw.to_vec();
+                if let Some(chunk) = nth(bytes.as_chunks_mut::<8>().0, at) {
+                    *chunk = number.to_le_bytes();
+                }
+                tensor.raw_data = Some(bytes.into());
+            }
+        }
+        // The same among the constants that are nodes.
+        _ => with_node(&mut graph.node, place, |node| {
+            let tensor = node
+                .attribute
+                .iter_mut()
+                .find_map(|attribute| attribute.t.as_mut());
+            let Some(tensor) = tensor else { return };
+            if let Some(dim) = nth(&mut tensor.dims, at).filter(|_| value % 2 == 0) {
+                *dim = number;
+            } else if let Some(raw) = &tensor.raw_data {
+                let mut bytes = raw.to_vec();
+                if let Some(chunk) = nth(bytes.as_chunks_mut::<8>().0, at) {
+                    *chunk = number.to_le_bytes();
+                }
+                tensor.raw_data = Some(bytes.into());
+            }
+        }),
+    }
+}
+
+fn with_node(nodes: &mut [NodeProto], place: usize, change: impl FnOnce(&mut NodeProto)) {
+    if let Some(node) = nth(nodes, place) {
+        change(node);
+    }
+}
