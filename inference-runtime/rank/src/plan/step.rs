@@ -84,6 +84,13 @@ pub enum Weights {
 }
 
 impl Weights {
+    pub fn bytes(&self) -> usize {
+        match self {
+            Weights::F32(weights) => weights.bytes(),
+            Weights::Bf16(weights) => weights.bytes(),
+        }
+    }
+
     /// Rows and columns.
     pub fn sizes(&self) -> [usize; 2] {
         match self {
@@ -181,6 +188,14 @@ pub struct Step {
 }
 
 impl Step {
+    /// Of a constant matrix, which every block of rows reads anew.
+    pub fn weight_bytes(&self) -> usize {
+        match &self.kind {
+            Kind::Product(linear) => linear.weights.bytes(),
+            _ => 0,
+        }
+    }
+
     /// Roots whose rows the step reads.
     pub fn reads(&self) -> Vec<Root> {
         let operand = |operand: &Operand| match operand {
