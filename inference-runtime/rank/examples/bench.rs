@@ -146,7 +146,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!(
                 "{:11} {} {rows:5} rows {time:10.2} us a run {pair:9.3} us a pair {:10.0} pairs/s {:6.1} GFLOP/s",
                 plan.instruction_set().to_string(),
-                plan.precision().to_string(),
+                plan.precision(),
                 1e6 / pair,
                 (plan.cost().request as f64 / rows as f64 + plan.cost().pair as f64) / pair / 1e3,
             );

@@ -72,7 +72,7 @@ pub use x86::{Avx2Bf16, Avx512AsBf16, Avx512Bf16};
 mod x86 {
     // SAFETY of all blocks here: the trait's contract, which is that of the instructions used.
     use std::arch::x86_64::{
-        __m256, __m256i, __m512, __m512i, _mm256_and_si256, _mm256_castsi256_ps, _mm256_fmadd_ps,
+        __m256, __m256i, __m512, __m512bh, __m512i, _mm256_and_si256, _mm256_castsi256_ps, _mm256_fmadd_ps,
         _mm256_load_si256, _mm256_set1_epi32, _mm256_slli_epi32, _mm512_and_si512, _mm512_castsi512_ps,
         _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_load_si512, _mm512_set1_epi32, _mm512_slli_epi32,
     };
@@ -172,7 +172,8 @@ mod x86 {
             unsafe {
                 let x = _mm512_set1_epi32(x.cast::<i32>().read());
                 // The same bits by another name.
-                let (x, line) = (std::mem::transmute(x), std::mem::transmute(line));
+                let x = std::mem::transmute::<__m512i, __m512bh>(x);
+                let line = std::mem::transmute::<__m512i, __m512bh>(line);
                 Avx512(_mm512_dpbf16_ps(sums.0, x, line))
             }
         }
