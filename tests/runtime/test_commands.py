@@ -147,6 +147,18 @@ def test_check_of_a_model_for_onnx_runtime(copy):
     assert "rank and onnxruntime agree" in text
 
 
+def test_check_and_inspect_in_bf16(copy):
+    configure(copy, "precision: bf16\n")
+    text = run("check", copy)
+    assert "rank and onnxruntime agree" in text and "best pairs, which are the best tenth of each list" in text
+    kept, of = (int(text.partition(word)[2].split()[0]) for word in ["bf16 keeps ", "of the "])
+    assert 20 <= of and 0.9 * of <= kept <= of
+    text = run("inspect", copy, library="/none")
+    assert "precision: bf16\n" in text and " bf16+relu " in text
+    text = run("inspect", configure(copy, "engine: onnxruntime\n"), code=1)
+    assert "precision: bf16" in text and "say precision: f32" in text
+
+
 def test_models_of_the_corpus_pass_the_check(tmp_path: pathlib.Path):
     for name in ["dcn.dynamo-20", "two-tower.torchscript-17", "lightgbm-regressor"]:
         folder = tmp_path / name

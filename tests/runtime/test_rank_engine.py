@@ -1,7 +1,9 @@
 """The engine of our own: its answers are those of ONNX Runtime, which it does not need; and when it is not chosen, why."""
 
 import json
+import pathlib
 import shutil
+import subprocess
 
 import make_small_ranker as small
 import numpy as np
@@ -11,13 +13,15 @@ import pytest
 import requests
 import tritonclient.grpc
 import tritonclient.http
-from conftest import NAME, REPOSITORY, configure, lists
+from conftest import NAME, REPOSITORY, binary, configure, lists
 from onnx import TensorProto, helper
 from test_batching import listwise
 from tritonclient.utils import InferenceServerException
 
 CORPUS = REPOSITORY / "inference-runtime" / "rank" / "tests" / "corpus"
 TOLERANCE = 2e-5
+# As `check` has it.
+BF16_TOLERANCE = 0.01
 # A library that is not there: who needs it fails.
 NO_ONNX_RUNTIME = {"ORT_DYLIB_PATH": "/nonexistent/libonnxruntime.so"}
 TYPES = {"FP32": np.float32, "INT64": np.int64}
@@ -132,9 +136,51 @@ def test_the_configuration_chooses(start, copy, session):
     assert np.abs(np.float32(answer) - session.run(None, {"dense": dense, "sparse": sparse})[0]).max() <= 1e-6
 
 
+def test_bf16(start, copy, session):
+    """Half the bits of each factor; the score of a pair is the same alone and in its list."""
+    runtime = start(configure(copy, "precision: bf16\n").as_uri(), environment=NO_ONNX_RUNTIME)
+    assert (parameters(runtime)["engine"], parameters(runtime)["precision"]) == ("rank", "bf16")
+    for dense, sparse in lists(10):
+        score = lambda dense, sparse: runtime.infer(small.request(dense, sparse)).json()["outputs"][0]["data"]  # noqa: E731
+        answer = score(dense, sparse)
+        expected = session.run(["score"], {"dense": dense, "sparse": sparse})[0]
+        difference = np.abs(np.float32(answer) - expected).max()
+        assert TOLERANCE < difference <= BF16_TOLERANCE
+        assert score(dense[-1:], sparse[-1:]) == answer[-1:]
+
+
+def sets_here() -> list[str]:
+    flags = set((pathlib.Path("/proc/cpuinfo").read_text().partition("flags")[2]).split("\n")[0].split())
+    needed = {"portable": set(), "avx2": {"avx2", "fma"}, "avx512": {"avx2", "fma", "avx512f"}}
+    needed["avx512-bf16"] = needed["avx512"] | {"avx512_bf16"}
+    return [name for name, flags_needed in needed.items() if flags_needed <= flags]
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_every_instruction_set_gives_the_same_bits(start, copy, precision):
+    folder = configure(copy, f"precision: {precision}\n")
+    dense, sparse = small.pairs(np.random.default_rng(9), 30)
+    answers = {}
+    for name in sets_here():
+        runtime = start(folder.as_uri(), environment={"PINNACE_INSTRUCTION_SET": name})
+        assert parameters(runtime)["instruction_set"] == name
+        answers[name] = runtime.infer(small.request(dense, sparse)).json()["outputs"][0]["data"]
+        runtime.stop()
+    assert len(answers) == len(sets_here()) and all(answer == answers["portable"] for answer in answers.values())
+
+
+def test_an_unknown_instruction_set_is_refused(ranker):
+    command = [binary(), "serve", "--model-uri", ranker.as_uri(), "--model-name", NAME, "--instruction-set", "sse9"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2 and "--instruction-set" in done.stderr
+    assert "none of portable, avx2, avx512, avx512-bf16" in done.stderr
+
+
 @pytest.mark.parametrize(
     "text, named",
     [
+        ("precision: fp8\n", '"fp8" is neither f32 nor bf16'),
+        ("precision: bf16\nengine: onnxruntime\n", "precision: bf16 is for the engine rank"),
         ("engine: fast\n", "fast"),
         ("requestInputs: [dens]\n", "dens"),
         ("requestInputs: ['sparse[0:27]']\n", "sparse[0:27]"),
