@@ -14,9 +14,6 @@ from bench.cpu import Watch
 from bench.models import Model
 from bench.processes import ServerProcess, Unavailable
 
-# Against ONNX Runtime on the same list; f32 sums in another order differ in the last bits.
-TOLERANCE = 1e-4
-
 
 @dataclass(frozen=True)
 class Load:
@@ -169,12 +166,12 @@ def flatten(report: dict, used: dict) -> dict:
     return sample
 
 
-def check_scores(contender, reference: np.ndarray, load: Load) -> float:
+def check_scores(contender, reference: np.ndarray, load: Load, tolerance: float) -> float:
     """The largest difference; a contender with other answers is not measured."""
     scores, reference = np.ravel(contender.scores(load)), contender.expected(reference)
     if scores.shape != reference.shape:
         raise Unavailable(f"it answers {scores.size} scores where {reference.size} are expected")
     difference = float(np.max(np.abs(scores - reference)))
-    if not difference <= TOLERANCE:
+    if not difference <= tolerance:
         raise Unavailable(f"its answers differ from ONNX Runtime's by {difference:.2g}")
     return difference

@@ -41,6 +41,8 @@ class Model:
     uniform: bool = False
     # Of one request, as config.yaml allows them.
     max_rows: int = 4096
+    # How far its scores may be from ONNX Runtime's; f32 sums in another order differ in the last bits.
+    tolerance: float = 1e-4
 
     @property
     def path(self) -> pathlib.Path:
@@ -168,3 +170,8 @@ def configured(model: Model, folder: pathlib.Path, **keys) -> Model:
     file.write_text(yaml.safe_dump(config | keys))
     small.write_manifest(folder)
     return replace(model, folder=folder)
+
+
+def in_bf16(model: Model, folder: pathlib.Path) -> Model:
+    """The same model with products in bf16; the tolerance is that of `pinnace-runtime check`."""
+    return replace(configured(model, folder, precision="bf16"), tolerance=0.01)

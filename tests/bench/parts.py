@@ -17,6 +17,8 @@ CONNECTIONS = 8
 OPEN_CONNECTIONS = 128
 OVERLOAD_CONNECTIONS = 512
 OVERLOAD = 10
+BF16 = "pinnace bf16"
+BF16_ONCE = "pinnace bf16, user once"
 TOP_K = 50
 TOP_K_NAME = f"pinnace, user once, top {TOP_K}"
 # What an operator who wants short queues would say: two seconds of this model's work at most.
@@ -45,6 +47,7 @@ class Benchmark:
     def field(self, stage: Stage, model: Model) -> None:
         """Ours, the bare server and the peers on the same graph."""
         stage.add_pinnace("pinnace", model)
+        stage.add_pinnace(BF16, models.in_bf16(model, self.setup.work / "bf16"), doors=("http",))
         other = models.configured(model, self.setup.work / "on-onnxruntime", engine="onnxruntime")
         stage.add_pinnace("pinnace on ONNX Runtime", other, doors=("http",))
         try:
@@ -112,12 +115,15 @@ class Benchmark:
             declared = models.configured(model, self.setup.work / "declared", requestInputs=model.once)
             stage.add_pinnace("pinnace, user declared", declared, "list", ("http",))
             stage.add_pinnace("pinnace, user once", declared, "once", ("http",))
+            rounded = models.in_bf16(declared, self.setup.work / "declared-bf16")
+            stage.add_pinnace(BF16_ONCE, rounded, "once", ("http",))
             if self.results["model"]["small_ranker"]:
                 best = models.configured(declared, self.setup.work / "best", topK={"ids": "sparse[20]"})
                 stage.add_top_k(TOP_K_NAME, best, TOP_K)
             self.add_hoisted(stage, model)
             self.results["facts"][section] = stage.facts
-            kinds = dict.fromkeys(["pinnace, user once http", f"{TOP_K_NAME} http", HOISTED], "once")
+            once = ["pinnace, user once http", f"{BF16_ONCE} http", f"{TOP_K_NAME} http", HOISTED]
+            kinds = dict.fromkeys(once, "once")
             for rows in [rows for rows in self.settings.rows if rows > 1]:
                 jobs = [Job(c, self.load(rows=rows, kind=kinds.get(c.name, "list"))) for c in stage.contenders]
                 self.rounds("split", section, jobs)
@@ -170,6 +176,7 @@ class Benchmark:
         seconds = max(2 * self.settings.seconds, 0.5)
         with self.stage(self.split, section) as stage:
             stage.add_pinnace("pinnace", model, doors=("http",))
+            stage.add_pinnace(BF16, models.in_bf16(model, self.setup.work / "dcnv2-bf16"), doors=("http",))
             stage.add_pinnace("pinnace, short queue", model, doors=("http",), settings=SHORT_QUEUE)
             stage.add_in_process(IN_PROCESS, model, model.path)
             self.results["facts"][section] = stage.facts

@@ -111,7 +111,7 @@ class Stage(contextlib.ExitStack):
         """Only who answers as ONNX Runtime does takes part. `without a model` has other answers by intent."""
         try:
             if not contender.name.startswith("without a model"):
-                check_scores(contender, self.reference(model, kind), Load(kind=kind))
+                check_scores(contender, self.reference(model, kind), Load(kind=kind), model.tolerance)
         except Unavailable as reason:
             self.absent[contender.name] = str(reason)
         except Exception as error:  # noqa: BLE001: whatever a peer's client raises is its reason

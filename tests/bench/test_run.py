@@ -16,7 +16,7 @@ TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
 RUNTIME = os.environ.get("PINNACE_RUNTIME", str(TARGET / "debug" / "pinnace-runtime"))
 # A build with several engines has one contender more.
 OTHER_ENGINE = "pinnace on ONNX Runtime http"
-OURS = {"pinnace http", "pinnace grpc", "without a model http", "without a model grpc"}
+OURS = {"pinnace http", "pinnace grpc", "pinnace bf16 http", "without a model http", "without a model grpc"}
 IN_PROCESS = "onnxruntime in process"
 
 
