@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use prost::Message as _;
 use rank::Model;
 use rank::onnx::NoExternalData;
-use rank::onnx::proto::{ModelProto, NodeProto};
+use rank::onnx::proto::{ModelProto, NodeProto, TensorProto, ValueInfoProto, tensor_shape_proto, type_proto};
 use rank::plan::{Options, Plan};
 use rank::tensor::{Element, Tensor};
 
@@ -120,96 +120,89 @@ fn edit(proto: &mut ModelProto, what: u8, place: usize, at: usize, value: u8) {
                 *dim = number;
             }
         }
-        // A size of an input, or one of no size.
-        1 => {
-            use rank::onnx::proto::{tensor_shape_proto::dimension::Value, type_proto};
-            if let Some(type_proto::Value::TensorType(tensor)) = nth(&mut graph.input, place)
-                .and_then(|input| input.r#type.as_mut())
-                .and_then(|kind| kind.value.as_mut())
-                && let Some(dim) = tensor.shape.as_mut().and_then(|shape| nth(&mut shape.dim, at))
-            {
-                dim.value = Some(Value::DimValue(number));
+        1 => edit_input(&mut graph.input, place, at, number),
+        // The elements of a tensor of sizes.
+        2 => {
+            let integers = graph.initializer.iter_mut();
+            let mut integers: Vec<_> = integers.filter(|tensor| tensor.data_type == 7).collect();
+            if let Some(tensor) = nth(&mut integers, place) {
+                set_integer(tensor, at, number);
             }
         }
-        2 => with_node(&mut graph.node, place, |node| {
-            if let Some(attribute) = nth(&mut node.attribute, at) {
-                attribute.i = Some(number);
-                if let Some(first) = attribute.ints.first_mut() {
-                    *first = number;
-                }
-            }
-        }),
-        3 => with_node(&mut graph.node, place, |node| {
-            if let Some(attribute) = nth(&mut node.attribute, at)
-                && let Some(own) = nth(&mut attribute.ints, usize::from(value))
-            {
-                *own = number;
-            }
-        }),
-        // Another operator, or another node's input.
-        4 => {
+        // Another operator, or another value as an input.
+        3 => {
             let operators: Vec<String> = graph.node.iter().map(|node| node.op_type.clone()).collect();
             let operator = operators
                 .get(usize::from(value) % operators.len().max(1))
                 .cloned();
-            with_node(&mut graph.node, place, |node| {
-                node.op_type = operator.unwrap_or_default()
-            });
+            if let Some(node) = nth(&mut graph.node, place) {
+                node.op_type = operator.unwrap_or_default();
+            }
         }
-        5 => {
+        4 => {
             let names = graph
                 .node
                 .iter()
                 .flat_map(|node| node.input.iter().chain(&node.output));
             let names: Vec<String> = names.cloned().collect();
             let name = names.get(usize::from(value) % names.len().max(1)).cloned();
-            with_node(&mut graph.node, place, |node| {
-                if let Some(input) = nth(&mut node.input, at) {
-                    *input = name.unwrap_or_default();
-                }
-            });
-        }
-        6 => with_node(&mut graph.node, place, |node| node.input.truncate(at % 4)),
-        7 => with_node(&mut graph.node, place, |node| node.attribute.truncate(at % 4)),
-        // The elements of a tensor of sizes.
-        8 => {
-            let integers = graph
-                .initializer
-                .iter_mut()
-                .filter(|tensor| tensor.data_type == 7);
-            let mut integers: Vec<_> = integers.collect();
-            if let Some(tensor) = nth(&mut integers, place)
-                && let Some(raw) = &tensor.raw_data
-            {
-                let mut bytes = raw.to_vec();
-                if let Some(chunk) = nth(bytes.as_chunks_mut::<8>().0, at) {
-                    *chunk = number.to_le_bytes();
-                }
-                tensor.raw_data = Some(bytes.into());
+            if let Some(input) = nth(&mut graph.node, place).and_then(|node| nth(&mut node.input, at)) {
+                *input = name.unwrap_or_default();
             }
         }
-        // The same among the constants that are nodes.
-        _ => with_node(&mut graph.node, place, |node| {
+        kind => {
+            if let Some(node) = nth(&mut graph.node, place) {
+                edit_node(node, kind, at, value, number);
+            }
+        }
+    }
+}
+
+/// Another size, or one where there was none.
+fn edit_input(inputs: &mut [ValueInfoProto], place: usize, at: usize, size: i64) {
+    let kind = nth(inputs, place).and_then(|input| input.r#type.as_mut());
+    if let Some(type_proto::Value::TensorType(tensor)) = kind.and_then(|kind| kind.value.as_mut())
+        && let Some(dim) = tensor.shape.as_mut().and_then(|shape| nth(&mut shape.dim, at))
+    {
+        dim.value = Some(tensor_shape_proto::dimension::Value::DimValue(size));
+    }
+}
+
+fn edit_node(node: &mut NodeProto, kind: u8, at: usize, value: u8, number: i64) {
+    match kind {
+        5 => node.input.truncate(at % 4),
+        6 => node.attribute.truncate(at % 4),
+        7 => {
+            if let Some(attribute) = nth(&mut node.attribute, at) {
+                attribute.i = Some(number);
+            }
+        }
+        8 => {
+            let ints = nth(&mut node.attribute, at).map(|attribute| &mut attribute.ints);
+            if let Some(own) = ints.and_then(|ints| nth(ints, usize::from(value))) {
+                *own = number;
+            }
+        }
+        // A constant that is a node.
+        _ => {
             let tensor = node
                 .attribute
                 .iter_mut()
                 .find_map(|attribute| attribute.t.as_mut());
             let Some(tensor) = tensor else { return };
-            if let Some(dim) = nth(&mut tensor.dims, at).filter(|_| value % 2 == 0) {
-                *dim = number;
-            } else if let Some(raw) = &tensor.raw_data {
-                let mut bytes = raw.to_vec();
-                if let Some(chunk) = nth(bytes.as_chunks_mut::<8>().0, at) {
-                    *chunk = number.to_le_bytes();
-                }
-                tensor.raw_data = Some(bytes.into());
+            match nth(&mut tensor.dims, at).filter(|_| value.is_multiple_of(2)) {
+                Some(dim) => *dim = number,
+                None => set_integer(tensor, at, number),
             }
-        }),
+        }
     }
 }
 
-fn with_node(nodes: &mut [NodeProto], place: usize, change: impl FnOnce(&mut NodeProto)) {
-    if let Some(node) = nth(nodes, place) {
-        change(node);
+fn set_integer(tensor: &mut TensorProto, at: usize, number: i64) {
+    let Some(raw) = &tensor.raw_data else { return };
+    let mut bytes = raw.to_vec();
+    if let Some(chunk) = nth(bytes.as_chunks_mut::<8>().0, at) {
+        *chunk = number.to_le_bytes();
     }
+    tensor.raw_data = Some(bytes.into());
 }
