@@ -132,8 +132,9 @@ impl Ensemble {
         let columns = x.shape[1];
         let targets = self.targets();
         let mut scores = Vec::with_capacity(x.shape[0] * targets);
-        for row in values.chunks_exact(columns.max(1)) {
-            scores.extend(self.score(row));
+        // Rows have no columns where the trees look at none.
+        for row in 0..x.shape[0] {
+            scores.extend(self.score(&values[row * columns..(row + 1) * columns]));
         }
         Ok(Tensor::f32(vec![x.shape[0], targets], scores))
     }
