@@ -2,8 +2,8 @@
 //!
 //! The way of a request, with no lock held across it:
 //! `server::listener` (sockets, timers) -> `server::route` or `server::grpc` -> `admission` (permit) -> `protocol`
-//! (parse) -> `queue` (classes, batches) -> `worker` (one engine a thread) -> `protocol` (encode). The way of a model,
-//! once at start: `model::source` -> `model::digest` -> `model::config` -> `engine` -> `model::warmup` -> ready.
+//! (parse) -> `inline` (short runs, at once) or `queue` (classes, batches) -> `worker` (one engine a thread) -> `protocol`
+//! (encode). The way of a model, once at start: `model::source` -> `model::digest` -> `model::config` -> `engine` -> `model::warmup` -> ready.
 //! On the side: `load` counts what passes and `nvml` watches the GPUs; `/load` on the admin port tells both.
 //! `bench` is a load client, apart from all that.
 //! `lifecycle` ties both together and is the only place that ends the process.
@@ -14,6 +14,7 @@ pub mod bench;
 pub mod command;
 pub mod engine;
 pub mod failure;
+pub mod inline;
 pub mod lifecycle;
 pub mod load;
 pub mod metrics;

@@ -11,6 +11,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::args::Serve;
 use crate::failure::{LoadFailure, Reason};
+use crate::inline::Inline;
 use crate::metrics::{EngineLabels, Phase};
 use crate::model::folder::{self, ModelFolder};
 use crate::model::loading::{self, Loaded, Wanted};
@@ -95,6 +96,10 @@ fn watch_load(args: &Serve, serving: &Arc<Serving>) -> Result<(), StartError> {
         loop {
             ticks.tick().await;
             let now = Instant::now();
+            let threads = tokio::runtime::Handle::current().metrics();
+            let busy = |thread| threads.worker_total_busy_duration(thread);
+            let readers = threads.num_workers();
+            serving.load.reading((0..readers).map(busy).sum(), readers);
             serving.load.advance(now);
             serving.gpus.watch(now);
         }
@@ -226,7 +231,11 @@ fn build(args: &Serve, folder: &ModelFolder, serving: &Serving) -> Result<Ready,
         instruction_set: args.instruction_set,
         workers: args.worker_count(),
     };
-    let Loaded { model, engines } = loading::load(folder, &wanted, |phase| clock.phase(phase))?;
+    let Loaded {
+        model,
+        engines,
+        inline,
+    } = loading::load(folder, &wanted, |phase| clock.phase(phase))?;
     let engine = model.chosen.engine.as_str();
     let not_rank = model.chosen.not_rank.as_ref();
     tracing::info!(
@@ -242,11 +251,19 @@ fn build(args: &Serve, folder: &ModelFolder, serving: &Serving) -> Result<Ready,
     };
     serving.metrics.engine.get_or_create(&labels).set(1);
     let (statistics, load) = (Arc::clone(&serving.statistics), Arc::clone(&serving.load));
+    let inline = inline.map(|(engines, pace)| {
+        tracing::info!(request = ?pace.request, row = ?pace.row, "short requests run at once");
+        Inline::new(engines, pace, Arc::clone(&statistics), Arc::clone(&load))
+    });
     let workers = Workers::start(engines, model.batching, statistics, load).map_err(|error| {
         LoadFailure::permanent(
             Reason::ModelInvalid,
             format!("engine threads do not start: {error}"),
         )
     })?;
-    Ok(Ready { model, workers })
+    Ok(Ready {
+        model,
+        workers,
+        inline,
+    })
 }

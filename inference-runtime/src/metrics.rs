@@ -50,6 +50,7 @@ pub struct Metrics {
     pub queue_seconds: Histogram,
     pub compute_seconds: Histogram,
     pub batch_requests: Histogram,
+    pub inline: Counter,
     pub load_seconds: Family<Phase, Seconds>,
     pub engine: Family<EngineLabels, Gauge>,
     pub admitted: Gauge,
@@ -76,6 +77,7 @@ impl Metrics {
             queue_seconds: latency(),
             compute_seconds: latency(),
             batch_requests: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
+            inline: Counter::default(),
             load_seconds: Family::default(),
             engine: Family::default(),
             admitted: Gauge::default(),
@@ -119,6 +121,11 @@ impl Metrics {
             "batch_requests",
             "Requests that shared a run of the engine, by request",
             self.batch_requests.clone(),
+        );
+        registry.register(
+            "inline",
+            "Requests that ran at once on the thread that read them",
+            self.inline.clone(),
         );
         let time = self.load_seconds.clone();
         registry.register_with_unit("load", "Making the model ready, by phase", seconds(), time);
@@ -185,6 +192,7 @@ mod tests {
             "pinnace_requests_total{model=\"m\",version=\"1\",outcome=\"ok\"} 1",
             "pinnace_load_seconds{phase=\"fetch\"} 0.5",
             "pinnace_queue_seconds_count 0",
+            "pinnace_inline_total 0",
             "pinnace_ready 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

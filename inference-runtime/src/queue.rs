@@ -62,14 +62,18 @@ impl Job {
             return None;
         }
         if now >= self.deadline {
-            self.refuse(ApiError::refused(
-                "refused_deadline",
-                "the deadline passed before an engine was free; try again later, or add replicas",
-            ));
+            self.refuse(too_late());
             return None;
         }
         Some(self)
     }
+}
+
+pub fn too_late() -> ApiError {
+    ApiError::refused(
+        "refused_deadline",
+        "the deadline passed before an engine was free; try again later, or add replicas",
+    )
 }
 
 pub struct Queue {
@@ -152,6 +156,12 @@ impl Queue {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether nothing waits, and an engine rests.
+    pub fn is_at_rest(&self) -> bool {
+        let waiting = self.lock();
+        waiting.leave_at.is_none() && waiting.resting > 0
     }
 
     // A thread that panicked holds no half-changed queue: nothing between a change and its count can panic.

@@ -12,6 +12,7 @@ use crate::queue::{Batching, Job, Queue};
 use crate::statistics::{Phases, Statistics};
 
 /// What an engine made of a request.
+#[derive(Debug)]
 pub struct Done {
     pub outputs: Outputs,
     pub waited: Duration,
@@ -45,7 +46,7 @@ impl Workers {
         for (index, engine) in engines.into_iter().enumerate() {
             let shared = Arc::clone(&workers);
             let clock = workers.load.engine();
-            let engine = Timed { engine, clock };
+            let engine = Timed::new(engine, clock);
             std::thread::Builder::new()
                 .name(format!("engine-{index}"))
                 .spawn(move || shared.work(engine))?;
@@ -136,15 +137,19 @@ impl Workers {
     }
 }
 
-/// An engine with the clock of its thread.
-struct Timed {
+/// An engine with its clock.
+pub struct Timed {
     engine: Box<dyn Engine>,
     clock: Arc<EngineClock>,
 }
 
 impl Timed {
+    pub fn new(engine: Box<dyn Engine>, clock: Arc<EngineClock>) -> Self {
+        Self { engine, clock }
+    }
+
     /// One run, and its time. A panic is an error of this run only.
-    fn run(&mut self, batch: Batch, outputs: &mut Outputs) -> Result<Duration, ApiError> {
+    pub fn run(&mut self, batch: Batch, outputs: &mut Outputs) -> Result<Duration, ApiError> {
         let started = Instant::now();
         self.clock.begin(started);
         let result = catch_unwind(AssertUnwindSafe(|| self.engine.run(batch, outputs)));

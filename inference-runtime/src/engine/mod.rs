@@ -130,6 +130,10 @@ pub trait Engine: Send {
 /// A model as one kind of engine has opened it: makes an engine a worker, which share what can be shared.
 pub trait Loader: Send {
     fn signature(&self) -> &Signature;
+    /// Whether a run's time grows with its rows alone, so that short ones can be told beforehand.
+    fn is_predictable(&self) -> bool {
+        false
+    }
     /// `layout` is of this signature.
     fn engine(&mut self, layout: &Layout) -> Result<Box<dyn Engine>, LoadFailure>;
 }

@@ -80,6 +80,10 @@ impl Loader for RankLoader {
         &self.signature
     }
 
+    fn is_predictable(&self) -> bool {
+        *self.plan.rows() == Rows::Independent
+    }
+
     fn engine(&mut self, layout: &Layout) -> Result<Box<dyn Engine>, LoadFailure> {
         let slot = |input: &rank::plan::Input| {
             let place = layout.slots.iter().position(|slot| slot.spec.name == input.name);

@@ -10,7 +10,7 @@ mod histogram;
 mod history;
 mod report;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,10 @@ const QUEUE_BOUNDS_US: [u64; QUEUE_DELAYS - 1] = [
     100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
 ];
 
+/// Threads that read requests and run short ones may have more to do than engines. Below this share of their time they
+/// are not what limits the replica; and probes alone take a little of it.
+const READING_COUNTS_PERCENT: f64 = 50.0;
+
 #[derive(Debug)]
 pub struct Load {
     /// Tells one process from the next behind the same address.
@@ -41,8 +45,18 @@ pub struct Load {
     answered: AtomicU64,
     queue_delays: [AtomicU64; QUEUE_DELAYS],
     latency: Histogram,
-    engines: Mutex<Vec<Arc<EngineClock>>>,
+    engines: Mutex<Engines>,
+    /// Of the threads that read requests: nanoseconds of all that were not spent waiting, and how many there are.
+    reading_ns: AtomicU64,
+    readers: AtomicUsize,
     windows: Mutex<Windows>,
+}
+
+#[derive(Debug, Default)]
+struct Engines {
+    clocks: Vec<Arc<EngineClock>>,
+    /// Threads of their own, whose time is all that the engines have.
+    threads: usize,
 }
 
 #[derive(Debug)]
@@ -63,6 +77,7 @@ struct Details {
     queue_delays: [u64; QUEUE_DELAYS],
     latency: Vec<u64>,
     busy: Duration,
+    reading: Duration,
 }
 
 impl Load {
@@ -77,6 +92,8 @@ impl Load {
             queue_delays: Default::default(),
             latency: Histogram::default(),
             engines: Mutex::default(),
+            reading_ns: AtomicU64::new(0),
+            readers: AtomicUsize::new(0),
             windows: Mutex::new(Windows {
                 rates: History::new(LONG_SECONDS),
                 details: History::new(SHORT_SECONDS),
@@ -112,9 +129,22 @@ impl Load {
 
     /// The clock of one more engine thread.
     pub fn engine(&self) -> Arc<EngineClock> {
+        lock(&self.engines).threads += 1;
+        self.borrowed_engine()
+    }
+
+    /// The clock of one more engine, which runs on other threads in the time that engine threads leave.
+    pub fn borrowed_engine(&self) -> Arc<EngineClock> {
         let clock = Arc::new(EngineClock::default());
-        lock(&self.engines).push(Arc::clone(&clock));
+        lock(&self.engines).clocks.push(Arc::clone(&clock));
         clock
+    }
+
+    /// What the `threads` that read requests, and run the short ones, have spent at it since they began.
+    pub fn reading(&self, busy: Duration, threads: usize) {
+        let ns = u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX);
+        self.reading_ns.store(ns, Ordering::Relaxed);
+        self.readers.store(threads, Ordering::Relaxed);
     }
 
     /// Windows begin anew when the model becomes ready: what came before says nothing about its load.
@@ -158,16 +188,20 @@ impl Load {
         for (count, bucket) in queue_delays.iter_mut().zip(&self.queue_delays) {
             *count = bucket.load(Ordering::Relaxed);
         }
-        let busy = lock(&self.engines).iter().map(|engine| engine.busy(now)).sum();
+        let engines = lock(&self.engines);
+        let busy = engines.clocks.iter().map(|engine| engine.busy(now)).sum();
+        drop(engines);
         Details {
             queue_delays,
             latency: self.latency.snapshot(),
             busy,
+            reading: Duration::from_nanos(self.reading_ns.load(Ordering::Relaxed)),
         }
     }
 
-    fn engine_count(&self) -> usize {
-        lock(&self.engines).len()
+    /// Engine threads, and those that read requests.
+    fn threads(&self) -> [usize; 2] {
+        [lock(&self.engines).threads, self.readers.load(Ordering::Relaxed)]
     }
 }
 
@@ -180,11 +214,20 @@ impl Span<Details> {
         histogram::quantile(&self.begin.latency, &self.end.latency, 0.99)
     }
 
-    /// Share of the time of `engines` threads, 0 to 100; unknown while there is no engine.
-    fn busy_percent(&self, engines: usize) -> Option<f64> {
-        let busy = self.end.busy.saturating_sub(self.begin.busy).as_secs_f64();
-        let share = busy / (self.seconds * engines as f64);
-        (engines > 0).then(|| (share * 100.0).min(100.0))
+    /// Share of the time of the `engines` threads, 0 to 100, or of the `readers`; unknown while there is no engine.
+    fn busy_percent(&self, [engines, readers]: [usize; 2]) -> Option<f64> {
+        let share = |begin: Duration, end: Duration, threads: usize| {
+            let busy = end.saturating_sub(begin).as_secs_f64();
+            (100.0 * busy / (self.seconds * threads.max(1) as f64)).min(100.0)
+        };
+        let engine = share(self.begin.busy, self.end.busy, engines);
+        let reading = share(self.begin.reading, self.end.reading, readers);
+        let busy = if reading >= READING_COUNTS_PERCENT {
+            engine.max(reading)
+        } else {
+            engine
+        };
+        (engines > 0).then_some(busy)
     }
 }
 

@@ -89,9 +89,7 @@ pub fn report(
         in_flight: (state.in_flight as u64).min(MAX_COUNT),
         queue_delay_counts: details.queue_delays().map(|count| count.min(MAX_COUNT)),
         latency_p99_ms: details.p99().map(|p99| round(p99.as_secs_f64() * 1000.0, 3)),
-        busy_percent: details
-            .busy_percent(load.engine_count())
-            .map(|busy| round(busy, 1)),
+        busy_percent: details.busy_percent(load.threads()).map(|busy| round(busy, 1)),
         gpu: state.gpus.map(|taken| Gpu {
             age_seconds: round(taken.age(now).as_secs_f64(), 1),
             stale: taken.is_stale(now),

@@ -174,6 +174,32 @@ fn busy_is_a_share_of_all_engines_and_counts_a_run_under_way() {
 }
 
 #[test]
+fn an_engine_on_other_threads_uses_the_time_of_engine_threads() {
+    let mut process = Process::new();
+    let _own = [process.load.engine(), process.load.engine()];
+    let borrowed = process.load.borrowed_engine();
+    process.load.model_ready(process.now);
+    borrowed.begin(process.now);
+    process.seconds(6, 0, 0);
+    assert_eq!(process.report()["busyPercent"], 50.0);
+}
+
+#[test]
+fn threads_that_read_requests_all_the_time_are_busy() {
+    let mut process = Process::new();
+    let _engine = process.load.engine();
+    for (busy_ms, percent) in [(2 * 400, 0.0), (2 * 900, 90.0), (2 * 2000, 100.0)] {
+        process.load.reading(ms(0), 2);
+        process.load.model_ready(process.now);
+        for second in 1..=6 {
+            process.load.reading(ms(busy_ms * second), 2);
+            process.seconds(1, 0, 0);
+        }
+        assert_eq!(process.report()["busyPercent"], percent);
+    }
+}
+
+#[test]
 fn the_answer_of_a_fresh_process() {
     let process = Process::new();
     let mut answer = process.report();

@@ -10,6 +10,7 @@ use super::top_k::TopK;
 use super::{ServedModel, warmup};
 use crate::engine::{Engine, Loader, choice};
 use crate::failure::LoadFailure;
+use crate::inline::Pace;
 
 /// What of a load is not in the folder.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct Wanted {
 pub struct Loaded {
     pub model: ServedModel,
     pub engines: Vec<Box<dyn Engine>>,
+    /// As many again for short requests ([`crate::inline`]), if their time can be told beforehand.
+    pub inline: Option<(Vec<Box<dyn Engine>>, Pace)>,
 }
 
 /// A model that can make engines.
@@ -49,8 +52,10 @@ pub fn load(
     mut ended: impl FnMut(&'static str),
 ) -> Result<Loaded, LoadFailure> {
     let mut opened = open(folder, wanted)?;
-    let mut engines = Vec::with_capacity(wanted.workers);
-    while engines.len() < wanted.workers.max(1) {
+    let workers = wanted.workers.max(1);
+    let sets = if opened.loader.is_predictable() { 2 } else { 1 };
+    let mut engines = Vec::with_capacity(sets * workers);
+    while engines.len() < sets * workers {
         engines.push(opened.engine()?);
     }
     let mut model = opened.model;
@@ -60,8 +65,19 @@ pub fn load(
         warmup::warm(engine.as_mut(), &model, &samples)?;
     }
     model.batching = warmup::try_joining(engines[0].as_mut(), &model, &samples);
+    let mut spare = engines.split_off(workers);
+    // Who lets requests wait for others wants them to run together.
+    let pace = match spare.first_mut() {
+        Some(engine) if model.batching.max_delay.is_zero() => Pace::measure(engine.as_mut(), &model),
+        _ => None,
+    };
     ended("warm_up");
-    Ok(Loaded { model, engines })
+    let inline = pace.map(|pace| (spare, pace));
+    Ok(Loaded {
+        model,
+        engines,
+        inline,
+    })
 }
 
 /// Reads the configuration, chooses an engine, and opens the model with it.

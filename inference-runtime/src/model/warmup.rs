@@ -4,6 +4,7 @@ use rank::plan::Precision;
 
 use super::ServedModel;
 use super::folder::ModelFolder;
+use crate::engine::layout::Slot;
 use crate::engine::rank::BF16_TOLERANCE;
 use crate::engine::{Batch, Data, Dim, Engine, Outputs, Tensor, TensorSpec, merge};
 use crate::failure::{LoadFailure, Reason};
@@ -96,7 +97,7 @@ pub fn sample(folder: &ModelFolder, name: &str, model: &ServedModel) -> Result<S
 /// Runs every sample, or one batch of zeros when there are none.
 pub fn warm(engine: &mut dyn Engine, model: &ServedModel, samples: &[Sample]) -> Result<(), LoadFailure> {
     if samples.is_empty() {
-        let run = engine.run(zero_pair(model), &mut Outputs::default());
+        let run = engine.run(zeros(model, 1), &mut Outputs::default());
         return run
             .map_err(|error| invalid(format!("the model does not run on zeros: {error}; add samples/")));
     }
@@ -130,7 +131,7 @@ pub fn try_joining(engine: &mut dyn Engine, model: &ServedModel, samples: &[Samp
     }
     let mut parts: Vec<Batch> = samples.iter().map(|sample| sample.batch.clone()).collect();
     if parts.is_empty() {
-        parts.push(zero_pair(model));
+        parts.push(zeros(model, 1));
     }
     parts.push(varied(&parts[0]));
     parts = parts
@@ -190,21 +191,28 @@ fn varied(batch: &Batch) -> Batch {
     batch
 }
 
-/// One pair of zeros.
-fn zero_pair(model: &ServedModel) -> Batch {
+/// One request of `rows` pairs of zeros.
+pub fn zeros(model: &ServedModel, rows: usize) -> Batch {
+    let slots = model.layout.slots.iter();
+    let rows_of = |slot: &Slot| if slot.once { 1 } else { rows };
     Batch {
-        inputs: model.layout.slots.iter().map(|slot| zeros(&slot.spec)).collect(),
-        rows: 1,
-        lists: if model.layout.has_lists() { vec![1] } else { vec![] },
+        inputs: slots.map(|slot| zero_tensor(&slot.spec, rows_of(slot))).collect(),
+        rows,
+        lists: if model.layout.has_lists() {
+            vec![rows]
+        } else {
+            vec![]
+        },
     }
 }
 
-fn zeros(spec: &TensorSpec) -> Tensor {
-    let size = |dim: &Dim| match dim {
+fn zero_tensor(spec: &TensorSpec, rows: usize) -> Tensor {
+    let size = |(axis, dim): (usize, &Dim)| match dim {
         Dim::Fixed(size) => *size,
+        Dim::Named(_) | Dim::Any if axis == 0 => rows,
         Dim::Named(_) | Dim::Any => 1,
     };
-    let shape: Vec<usize> = spec.dims.iter().map(size).collect();
+    let shape: Vec<usize> = spec.dims.iter().enumerate().map(size).collect();
     let data = spec.datatype.zeros(shape.iter().product());
     Tensor { shape, data }
 }
@@ -269,7 +277,7 @@ mod tests {
         let model = model();
         let sample = Sample {
             name: "one".into(),
-            batch: zero_pair(&model),
+            batch: zeros(&model, 1),
             expected: None,
         };
         for samples in [vec![], vec![sample]] {

@@ -38,18 +38,31 @@ pub async fn score(
     let queue = &ready.workers.queue;
     let left = deadline.saturating_duration_since(queued);
     permit.enter_queue(terms.priority, left, || queue.shed_below(terms.priority))?;
-    let (answer, answered) = oneshot::channel();
-    queue.push(Job {
-        batch,
-        priority: terms.priority,
-        deadline,
-        queued,
-        permit,
-        answer,
-    });
-    let done = answered
-        .await
-        .map_err(|_| ApiError::internal("the engine gave no answer"))??;
+    let now = match &ready.inline {
+        Some(inline) => inline.try_run(queue, batch, (queued, deadline), &permit),
+        None => Err(batch),
+    };
+    let done = match now {
+        Ok(ran) => {
+            let done = ran?;
+            serving.metrics.inline.inc();
+            done
+        }
+        Err(batch) => {
+            let (answer, answered) = oneshot::channel();
+            queue.push(Job {
+                batch,
+                priority: terms.priority,
+                deadline,
+                queued,
+                permit,
+                answer,
+            });
+            answered
+                .await
+                .map_err(|_| ApiError::internal("the engine gave no answer"))??
+        }
+    };
     serving.admission.observe_run(done.ran / done.shared_by.max(1));
     serving.metrics.queue_seconds.observe(done.waited.as_secs_f64());
     serving.metrics.compute_seconds.observe(done.ran.as_secs_f64());

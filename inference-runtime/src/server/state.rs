@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::admission::Admission;
+use crate::inline::Inline;
 use crate::load::Load;
 use crate::metrics::Metrics;
 use crate::model::ServedModel;
@@ -16,6 +17,8 @@ use crate::worker::Workers;
 pub struct Ready {
     pub model: ServedModel,
     pub workers: Arc<Workers>,
+    /// For short requests, if the engine allows it.
+    pub inline: Option<Inline>,
 }
 
 /// One process's serving: at first without a model, then with one, at last draining.
