@@ -67,6 +67,9 @@ fn single(op: &Op, inputs: &[&Fact]) -> Result<Fact, String> {
         Op::Reduce { axes, keep, .. } => reduce(inputs[0], axes, *keep),
         Op::Softmax { axis, .. } | Op::CumSum { axis } => {
             check_axis(*axis, &inputs[0].shape)?;
+            if matches!(op, Op::Softmax { .. }) {
+                need(inputs[0], Element::F32, "the input")?;
+            }
             same(inputs[0].shape.clone())
         }
         Op::LayerNorm { axis, .. } => layer_norm(inputs, *axis),

@@ -103,6 +103,11 @@ fn a_wrong_element_type_has_its_reason() {
         shape_of(&Op::Unary(Unary::Not), &[&x]).unwrap_err(),
         "the input must be Bool, not F32"
     );
+    let softmax = Op::Softmax { axis: 1, log: false };
+    assert_eq!(
+        shape_of(&softmax, &[&ids(&of(&[-1, 10]))]).unwrap_err(),
+        "the input must be F32, not I64"
+    );
 }
 
 #[test]
