@@ -184,6 +184,33 @@ impl Data {
             values => values.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes())),
             bool values => bytes.extend(values.iter().map(|value| u8::from(*value))))
     }
+
+    /// Appends elements from their little-endian bytes.
+    pub fn append_bytes(&mut self, bytes: &[u8]) {
+        macro_rules! append {
+            ($values:ident, $rust:ty) => {{
+                let (elements, _) = bytes.as_chunks::<{ size_of::<$rust>() }>();
+                $values.extend(
+                    elements
+                        .iter()
+                        .map(|element| <$rust>::from_le_bytes(*element)),
+                );
+            }};
+        }
+        match self {
+            Data::Bool(values) => values.extend(bytes.iter().map(|byte| *byte == 1)),
+            Data::U8(values) => values.extend_from_slice(bytes),
+            Data::U16(values) => append!(values, u16),
+            Data::U32(values) => append!(values, u32),
+            Data::U64(values) => append!(values, u64),
+            Data::I8(values) => append!(values, i8),
+            Data::I16(values) => append!(values, i16),
+            Data::I32(values) => append!(values, i32),
+            Data::I64(values) => append!(values, i64),
+            Data::F32(values) => append!(values, f32),
+            Data::F64(values) => append!(values, f64),
+        }
+    }
 }
 
 /// The first element that is `wrong`. Blocks are looked at as a whole, which takes a fraction of the time.
@@ -197,35 +224,13 @@ fn first<T: Copy>(values: &[T], wrong: impl Fn(T) -> bool) -> Option<usize> {
 
 /// Little-endian bytes into elements; `None` when the length is no multiple, or a BOOL is neither 0 nor 1.
 pub fn from_bytes(datatype: Datatype, bytes: &[u8]) -> Option<Data> {
-    macro_rules! read {
-        ($variant:ident, $rust:ty) => {{
-            let (elements, rest) = bytes.as_chunks::<{ size_of::<$rust>() }>();
-            rest.is_empty().then(|| {
-                Data::$variant(
-                    elements
-                        .iter()
-                        .map(|chunk| <$rust>::from_le_bytes(*chunk))
-                        .collect(),
-                )
-            })
-        }};
+    let whole = bytes.len().is_multiple_of(datatype.size());
+    if !whole || (datatype == Datatype::Bool && bytes.iter().any(|byte| *byte > 1)) {
+        return None;
     }
-    match datatype {
-        Datatype::Bool if bytes.iter().all(|byte| *byte <= 1) => {
-            Some(Data::Bool(bytes.iter().map(|byte| *byte == 1).collect()))
-        }
-        Datatype::Bool => None,
-        Datatype::U8 => Some(Data::U8(bytes.to_vec())),
-        Datatype::U16 => read!(U16, u16),
-        Datatype::U32 => read!(U32, u32),
-        Datatype::U64 => read!(U64, u64),
-        Datatype::I8 => read!(I8, i8),
-        Datatype::I16 => read!(I16, i16),
-        Datatype::I32 => read!(I32, i32),
-        Datatype::I64 => read!(I64, i64),
-        Datatype::F32 => read!(F32, f32),
-        Datatype::F64 => read!(F64, f64),
-    }
+    let mut data = datatype.with_capacity(bytes.len() / datatype.size());
+    data.append_bytes(bytes);
+    Some(data)
 }
 
 /// A tensor; `data.count()` is the product of `shape`.
