@@ -5,6 +5,7 @@
 //! (parse) -> `inline` (short runs, at once) or `queue` (classes, batches) -> `worker` (one engine a thread) -> `protocol`
 //! (encode). The way of a model, once at start: `model::source` -> `model::digest` -> `model::config` -> `engine` -> `model::warmup` -> ready.
 //! On the side: `load` counts what passes and `nvml` watches the GPUs; `/load` on the admin port tells both.
+//! `items` has the rows that requests name by id, on the way through `protocol`.
 //! `bench` is a load client, apart from all that.
 //! `lifecycle` ties both together and is the only place that ends the process.
 
@@ -15,6 +16,7 @@ pub mod command;
 pub mod engine;
 pub mod failure;
 pub mod inline;
+pub mod items;
 pub mod lifecycle;
 pub mod load;
 pub mod metrics;

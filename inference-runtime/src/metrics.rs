@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::items::metrics::ItemTableMetrics;
 use crate::nvml::{Board, GpuMetrics};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -38,7 +39,7 @@ pub struct EngineLabels {
     pub not_rank: &'static str,
 }
 
-type Seconds = Gauge<f64, std::sync::atomic::AtomicU64>;
+pub type Seconds = Gauge<f64, std::sync::atomic::AtomicU64>;
 
 pub struct Metrics {
     registry: Registry,
@@ -58,6 +59,7 @@ pub struct Metrics {
     pub waiting: Gauge,
     pub connections: Gauge,
     pub ready: Gauge,
+    pub item_table: ItemTableMetrics,
 }
 
 /// 50 us to 13 s, each bound half as large again as the one before.
@@ -85,6 +87,7 @@ impl Metrics {
             waiting: Gauge::default(),
             connections: Gauge::default(),
             ready: Gauge::default(),
+            item_table: ItemTableMetrics::default(),
         };
         metrics.register();
         metrics.registry.register_collector(Box::new(GpuMetrics(gpus)));
@@ -155,6 +158,7 @@ impl Metrics {
             self.connections.clone(),
         );
         registry.register("ready", "1 while the replica takes requests", self.ready.clone());
+        self.item_table.register(registry);
     }
 
     /// The text format.

@@ -100,3 +100,23 @@ def test_user_once(start, copy, tmp_path):
     inputs = {value.name: value.type.tensor_type.shape.dim[0] for value in rewritten}
     assert set(inputs) == {"dense", "sparse.user", "sparse.item"}
     assert inputs["dense"].dim_value == inputs["sparse.user"].dim_value == 1
+
+
+def test_item_table(start, copy, tmp_path):
+    page = "item-table.md"
+    (configuration,), (make, ask, change) = blocks(page, "yaml"), blocks(page, "python")
+    check, again = blocks(page, "sh")
+    folder = copy.rename(tmp_path / "model")
+    python = lambda script: subprocess.run([sys.executable, "-c", script], check=True, timeout=60, cwd=tmp_path)  # noqa: E731
+    python(make)
+    added = "".join(line + "\n" for line in configuration.splitlines() if not line.startswith(("#", "device")))
+    configure(folder, added)
+    assert "the model can be served" in shell(check, tmp_path).stdout
+    runtime = start(folder.as_uri())
+    assert f'"{NAME}"' in ask and f"/{NAME}/" in change
+    python(ask.replace("localhost:8000", f"127.0.0.1:{runtime.port}"))
+    python(change.replace("localhost:8002", f"127.0.0.1:{runtime.admin_port}"))
+    assert "the model can be served" in shell(again, tmp_path).stdout
+    runtime = start(folder.as_uri())
+    state = requests.get(f"{runtime.admin}/v2/models/{NAME}/items", timeout=5).json()
+    assert (state["revision"], state["items"]) == ("2026-11-28", 3)

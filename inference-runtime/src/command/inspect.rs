@@ -72,7 +72,8 @@ fn describe(text: &mut String, loader: &RankLoader, config: &ModelConfig) -> any
     let signature = loader.signature();
     config.check(signature)?;
     let layout = config.layout(signature)?;
-    tensors(text, signature, &layout)?;
+    let filled = config.item_table.as_ref().map_or(&[][..], |table| &table.fills);
+    tensors(text, (signature, &layout), filled)?;
     let rows = match loader.plan().rows() {
         rank::pass::rows::Rows::Independent => "independent: requests may share a run".to_owned(),
         rank::pass::rows::Rows::Listwise(reason) => format!("seen together: {reason}"),
@@ -86,12 +87,19 @@ fn describe(text: &mut String, loader: &RankLoader, config: &ModelConfig) -> any
     Ok(())
 }
 
-fn tensors(text: &mut String, signature: &Signature, layout: &Layout) -> std::fmt::Result {
+/// `filled`: what the item table has.
+fn tensors(
+    text: &mut String,
+    (signature, layout): (&Signature, &Layout),
+    filled: &[String],
+) -> std::fmt::Result {
     writeln!(text, "inputs:")?;
     for slot in &layout.slots {
         let spec = &slot.spec;
         let comes = if slot.once {
             "once a request"
+        } else if filled.contains(&spec.name) {
+            "from the item table"
         } else {
             "once a pair"
         };

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use crate::engine::layout::Slot;
 use crate::engine::{Data, Datatype, Layout, Signature, Tensor, merge, names};
 use crate::failure::{LoadFailure, Reason};
+use crate::items::ItemTableConfig;
 use crate::model::top_k::TopKConfig;
 use crate::queue::Batching;
 
@@ -101,6 +102,7 @@ pub struct ModelConfig {
     pub instruction_set: InstructionSet,
     pub request_inputs: RequestInputs,
     pub top_k: Option<TopKConfig>,
+    pub item_table: Option<ItemTableConfig>,
     /// Largest first dimension of a request.
     pub max_batch_size: usize,
     pub batching: BatchingConfig,
@@ -117,6 +119,7 @@ impl Default for ModelConfig {
             instruction_set: InstructionSet::default(),
             request_inputs: RequestInputs::default(),
             top_k: None,
+            item_table: None,
             max_batch_size: 4096,
             batching: BatchingConfig::default(),
             inputs: BTreeMap::new(),
@@ -264,6 +267,12 @@ impl ModelConfig {
     /// What is wrong with the values of an input, or of a part of it, if anything: ids outside their vocabulary, NaN,
     /// infinity.
     pub fn refuse_input(&self, input: &str, part: Option<&Slot>, tensor: &Tensor) -> Result<(), String> {
+        self.bad_element(input, part, tensor)
+            .map_or(Ok(()), |(_, message)| Err(message))
+    }
+
+    /// The first element that is refused, and why.
+    pub fn bad_element(&self, input: &str, part: Option<&Slot>, tensor: &Tensor) -> Option<(usize, String)> {
         const DEFAULT: &InputConfig = &InputConfig {
             vocabularies: Vec::new(),
             non_finite: NonFinite::Refuse,
@@ -273,10 +282,11 @@ impl ModelConfig {
         if config.non_finite == NonFinite::Refuse
             && let Some(index) = tensor.data.first_non_finite()
         {
-            return Err(format!(
+            let message = format!(
                 "input {name:?} has NaN or infinity at element {index}; send finite values, or allow them with \
                  `inputs.{input}.nonFinite: allow` in config.yaml"
-            ));
+            );
+            return Some((index, message));
         }
         let sizes: Cow<'_, [u64]> = match part {
             Some(part) if config.vocabularies.len() > 1 => {
@@ -290,23 +300,21 @@ impl ModelConfig {
         };
         let columns = sizes.len();
         if columns == 0 {
-            return Ok(());
+            return None;
         }
-        let found = match &tensor.data {
+        let (index, id) = match &tensor.data {
             Data::I64(ids) => outside(ids, &sizes),
             Data::I32(ids) => outside(ids, &sizes),
             _ => None,
-        };
-        match found {
-            Some((index, id)) => Err(format!(
-                "input {name:?} has id {id} at element {index} (column {}), outside its vocabulary of {}; send ids from \
-                 0 to {}",
-                index % columns,
-                sizes[index % columns],
-                sizes[index % columns].saturating_sub(1)
-            )),
-            None => Ok(()),
-        }
+        }?;
+        let message = format!(
+            "input {name:?} has id {id} at element {index} (column {}), outside its vocabulary of {}; send ids from 0 to \
+             {}",
+            index % columns,
+            sizes[index % columns],
+            sizes[index % columns].saturating_sub(1)
+        );
+        Some((index, message))
     }
 
     /// The first output value that may not be answered.

@@ -153,6 +153,7 @@ fn every_key_is_in_the_reference() {
         ("inputs.NAME.", keys::<InputConfig>()),
         ("outputs.NAME.", keys::<OutputConfig>()),
         ("topK.", keys::<TopKConfig>()),
+        ("itemTable.", keys::<ItemTableConfig>()),
     ];
     let mut documented: Vec<&str> = page
         .lines()

@@ -11,6 +11,7 @@ use super::{ServedModel, warmup};
 use crate::engine::{Engine, Loader, choice};
 use crate::failure::LoadFailure;
 use crate::inline::Pace;
+use crate::items::ItemTable;
 
 /// What of a load is not in the folder.
 #[derive(Clone, Debug)]
@@ -95,6 +96,7 @@ pub fn open(folder: &ModelFolder, wanted: &Wanted) -> Result<Opened, LoadFailure
         name: wanted.name.clone(),
         version: wanted.version.clone(),
         top_k: TopK::of(&config, &signature, &layout)?,
+        items: ItemTable::load(&config, (&signature, &layout), folder)?,
         batching: config.batching(&signature),
         signature: Arc::new(signature),
         layout: Arc::new(layout),

@@ -7,11 +7,13 @@ pub mod loading;
 pub mod source;
 pub mod top_k;
 pub mod uri;
+pub mod utility;
 pub mod warmup;
 
 use std::sync::Arc;
 
 use crate::engine::{Chosen, Layout, Signature};
+use crate::items::ItemTable;
 use crate::queue::Batching;
 
 /// What requests need to know of the model that serves them.
@@ -27,6 +29,8 @@ pub struct ServedModel {
     pub config: Arc<config::ModelConfig>,
     /// Where the ids of the candidates are, if the configuration says so.
     pub top_k: Option<top_k::TopK>,
+    /// What requests may name by the items' ids.
+    pub items: Option<Arc<ItemTable>>,
     /// How its requests are joined.
     pub batching: Batching,
 }

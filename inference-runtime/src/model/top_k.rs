@@ -8,31 +8,46 @@ use std::cmp::Ordering;
 use serde::Deserialize;
 
 use super::config::{ModelConfig, NonFiniteOutput};
+use super::utility::{Utility, UtilityConfig};
 use crate::engine::layout::Place;
 use crate::engine::{Batch, Data, Datatype, Dim, Layout, Outputs, Signature, Tensor, TensorSpec, names};
 use crate::failure::{LoadFailure, Reason};
 
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TopKConfig {
-    /// Input whose values are the candidates' ids: `NAME`, or `NAME[COLUMN]` for one column.
+    /// Input whose values are the candidates' ids: `NAME`, or `NAME[COLUMN]` for one column, or the item table's ids.
     pub ids: String,
     /// Output that ranks; may be left out when there is one.
     pub score: Option<String>,
+    /// What ranks instead, of several outputs.
+    pub utility: Option<UtilityConfig>,
     /// How many are answered when a request does not say.
     pub k: Option<usize>,
 }
 
 /// Where ids and scores are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TopK {
-    slot: usize,
-    column: usize,
-    /// In the signature.
-    score: usize,
+    ids: Ids,
+    by: By,
     /// Outputs, in the signature, in which NaN or infinity drops the candidate.
     drops: Vec<usize>,
     pub k: Option<usize>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Ids {
+    Slot { slot: usize, column: usize },
+    ItemTable,
+}
+
+/// What ranks.
+#[derive(Clone, Debug, PartialEq)]
+enum By {
+    /// An output, by its place in the signature.
+    Score(usize),
+    Utility(Utility),
 }
 
 /// What a request asked for.
@@ -54,6 +69,8 @@ pub struct Cut {
 
 /// Name of the output with the ids.
 pub const IDS: &str = "ids";
+/// Name of the output with what a configured utility made of the others.
+pub const UTILITY: &str = "utility";
 
 impl TopK {
     /// Finds what the configuration names.
@@ -69,7 +86,8 @@ impl TopK {
             let output = config.outputs.get(&spec.name);
             output.is_some_and(|output| output.non_finite == NonFiniteOutput::DropCandidate)
         };
-        let found = Self::find(own, signature, layout).map(|found| Self {
+        let table = config.item_table.as_ref().map(|table| table.ids.as_str());
+        let found = Self::find(own, table, signature, layout).map(|found| Self {
             drops: (0..signature.outputs.len())
                 .filter(|index| drops(&signature.outputs[*index]))
                 .collect(),
@@ -80,40 +98,79 @@ impl TopK {
         found.map(Some).map_err(invalid)
     }
 
-    fn find(config: &TopKConfig, signature: &Signature, layout: &Layout) -> Result<Self, String> {
+    fn find(
+        config: &TopKConfig,
+        table: Option<&str>,
+        signature: &Signature,
+        layout: &Layout,
+    ) -> Result<Self, String> {
         if config.k == Some(0) {
             return Err(".k is 0; it is at least 1, or left out".to_owned());
         }
         if !signature.batched() {
             return Err(": the model has inputs or outputs without rows in front".to_owned());
         }
-        if signature.outputs.iter().any(|spec| spec.name == IDS) {
-            return Err(format!(
-                ": the model has an output {IDS:?} of its own; rename it in the graph"
-            ));
-        }
-        let (slot, column) = ids(&config.ids, signature, layout).map_err(|error| format!(".ids: {error}"))?;
-        let score =
-            score(config.score.as_deref(), &signature.outputs).map_err(|error| format!(".score: {error}"))?;
-        Ok(Self {
-            slot,
-            column,
-            score,
+        let ids = if table == Some(config.ids.as_str()) {
+            Ids::ItemTable
+        } else {
+            let found = ids(&config.ids, signature, layout);
+            let (slot, column) = found.map_err(|error| format!(".ids: {error}"))?;
+            Ids::Slot { slot, column }
+        };
+        let by = match (&config.score, &config.utility) {
+            (Some(_), Some(_)) => return Err(": both score and utility rank; leave one out".to_owned()),
+            (None, Some(utility)) => {
+                let found = Utility::of(utility, &signature.outputs);
+                By::Utility(found.map_err(|error| format!(".utility{error}"))?)
+            }
+            (name, None) => {
+                let found = score(name.as_deref(), &signature.outputs);
+                By::Score(found.map_err(|error| format!(".score: {error}"))?)
+            }
+        };
+        let found = Self {
+            ids,
+            by,
             drops: Vec::new(),
             k: config.k,
-        })
+        };
+        let added = found
+            .added()
+            .iter()
+            .find(|name| signature.outputs.iter().any(|spec| spec.name == **name));
+        match added {
+            Some(name) => Err(format!(
+                ": the model has an output {name:?} of its own; rename it in the graph"
+            )),
+            None => Ok(found),
+        }
     }
 
-    /// What a request for the `k` best needs once its inputs have gone to the engine.
-    pub fn asked(&self, k: usize, batch: &Batch) -> Asked {
-        let tensor = &batch.inputs[self.slot];
-        let width = tensor.shape.get(1).copied().unwrap_or(1);
-        let rows: Vec<usize> = (0..batch.rows).collect();
-        let column = self.column..self.column + 1;
-        Asked {
-            k: k.min(batch.rows),
-            ids: tensor.data.cut(width, &rows, std::slice::from_ref(&column)),
+    /// Outputs that an answer of the best has behind the model's.
+    pub fn added(&self) -> &'static [&'static str] {
+        match self.by {
+            By::Score(_) => &[IDS],
+            By::Utility(_) => &[IDS, UTILITY],
         }
+    }
+
+    /// What a request for the `k` best needs once its inputs have gone to the engine; `item_ids` are those that it sent for the
+    /// item table. `None` when it should have sent them.
+    pub fn asked(&self, k: usize, batch: &Batch, item_ids: Option<Data>) -> Option<Asked> {
+        let ids = match self.ids {
+            Ids::ItemTable => item_ids?,
+            Ids::Slot { slot, column } => {
+                let tensor = &batch.inputs[slot];
+                let width = tensor.shape.get(1).copied().unwrap_or(1);
+                let rows: Vec<usize> = (0..batch.rows).collect();
+                let column = column..column + 1;
+                tensor.data.cut(width, &rows, std::slice::from_ref(&column))
+            }
+        };
+        Some(Asked {
+            k: k.min(batch.rows),
+            ids,
+        })
     }
 
     /// Whether NaN or infinity in an output drops the candidate.
@@ -121,34 +178,45 @@ impl TopK {
         self.drops.contains(&output)
     }
 
-    /// Cuts each output down to the best rows, best first, and adds their ids. `None` when an output has other rows.
-    pub fn best(&self, asked: &Asked, outputs: &mut Outputs) -> Option<Cut> {
+    /// Cuts each output down to the best rows, best first, and adds their ids. The error is the model's, or the configuration's.
+    pub fn best(&self, asked: &Asked, outputs: &mut Outputs) -> Result<Cut, String> {
+        const OTHER_ROWS: &str = "an output has not one row a candidate";
         let rows = asked.ids.count();
         if outputs
             .tensors
             .iter()
             .any(|tensor| tensor.shape.first() != Some(&rows))
         {
-            return None;
+            return Err(OTHER_ROWS.to_owned());
         }
-        let kept = self.kept(rows, outputs)?;
+        let kept = self.kept(rows, outputs).ok_or(OTHER_ROWS)?;
         let dropped = rows - kept.len();
-        let order = match &outputs.tensors.get(self.score)?.data {
-            Data::F32(scores) => order(scores.iter().map(|score| f64::from(*score)), kept, asked),
-            Data::F64(scores) => order(scores.iter().copied(), kept, asked),
-            _ => return None,
-        };
-        let ids = Tensor {
+        let column = |data| Tensor {
             shape: vec![rows],
-            data: asked.ids.clone(),
+            data,
         };
-        outputs.tensors.push(ids);
+        let mut utility = None;
+        let order = match &self.by {
+            By::Score(score) => match &outputs.tensors.get(*score).ok_or(OTHER_ROWS)?.data {
+                Data::F32(scores) => order(scores.iter().map(|score| f64::from(*score)), kept, asked),
+                Data::F64(scores) => order(scores.iter().copied(), kept, asked),
+                _ => return Err("the output that ranks is not of floats".to_owned()),
+            },
+            By::Utility(own) => {
+                let values = own.values(outputs, rows, &kept)?;
+                let order = order(values.iter().copied(), kept, asked);
+                utility = Some(column(Data::F64(values)));
+                order
+            }
+        };
+        outputs.tensors.push(column(asked.ids.clone()));
+        outputs.tensors.extend(utility);
         for tensor in &mut outputs.tensors {
             let width = tensor.shape[1..].iter().product();
             tensor.data = tensor.data.cut(width, &order, std::slice::from_ref(&(0..width)));
             tensor.shape[0] = order.len();
         }
-        Some(Cut {
+        Ok(Cut {
             items: order.len(),
             dropped,
         })
@@ -201,18 +269,19 @@ fn by_score(a: f64, b: f64) -> Ordering {
     }
 }
 
+/// `NAME`, or `NAME[COLUMN]`.
+pub fn named_column(written: &str) -> Result<(&str, Option<usize>), String> {
+    let Some((name, rest)) = written.split_once('[') else {
+        return Ok((written, None));
+    };
+    let column = rest.strip_suffix(']').and_then(|column| column.parse().ok());
+    let column = column.ok_or_else(|| format!("{written:?} is neither NAME nor NAME[COLUMN]"))?;
+    Ok((name, Some(column)))
+}
+
 /// The slot and column that hold the ids.
 fn ids(written: &str, signature: &Signature, layout: &Layout) -> Result<(usize, usize), String> {
-    let (name, column) = match written.split_once('[') {
-        None => (written, None),
-        Some((name, rest)) => {
-            let column = rest
-                .strip_suffix(']')
-                .and_then(|column| column.parse::<usize>().ok());
-            let column = column.ok_or_else(|| format!("{written:?} is neither NAME nor NAME[COLUMN]"))?;
-            (name, Some(column))
-        }
-    };
+    let (name, column) = named_column(written)?;
     let input = signature.inputs.iter().position(|spec| spec.name == name);
     let input = input.ok_or_else(|| {
         let known = names(&signature.inputs);

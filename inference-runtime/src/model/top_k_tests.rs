@@ -56,6 +56,14 @@ fn what_is_wrong_is_named() {
         ),
         ("topK: {ids: item, score: click, k: 0}", "topK.k is 0"),
         (
+            "topK: {ids: item, score: click, utility: {sum: {click: 1}}}",
+            "topK: both score and utility",
+        ),
+        (
+            "topK: {ids: item, utility: {sum: {clicks: 1}}}",
+            "topK.utility.sum: the model has no output \"clicks\"",
+        ),
+        (
             "{topK: {ids: item, score: click}, requestInputs: [item]}",
             "item comes once a request",
         ),
@@ -97,7 +105,7 @@ fn batch(sparse: Vec<i64>) -> Batch {
 fn best(ids: &[i64], scores: &[f32], k: usize) -> (Vec<i64>, Vec<u32>) {
     let top = top_k("topK: {ids: 'sparse[2]', score: click}").unwrap();
     let sparse = ids.iter().flat_map(|id| [0, 1, *id, 3]).collect();
-    let asked = top.asked(k, &batch(sparse));
+    let asked = top.asked(k, &batch(sparse), None).unwrap();
     let heads = scores.iter().flat_map(|score| [*score, 1.0]).collect();
     let mut outputs = Outputs {
         tensors: vec![
@@ -116,7 +124,7 @@ fn best(ids: &[i64], scores: &[f32], k: usize) -> (Vec<i64>, Vec<u32>) {
         items: rows,
         dropped: 0,
     };
-    assert_eq!(top.best(&asked, &mut outputs), Some(cut));
+    assert_eq!(top.best(&asked, &mut outputs), Ok(cut));
     let shapes: Vec<&[usize]> = outputs
         .tensors
         .iter()
@@ -176,11 +184,47 @@ fn the_order_of_the_request_does_not_matter() {
 fn ids_may_be_an_input_of_their_own_or_a_column_of_the_items_part() {
     let top = top_k("topK: {ids: item, score: click}").unwrap();
     assert_eq!(
-        top.asked(2, &batch(vec![0; 12])).ids,
+        top.asked(2, &batch(vec![0; 12]), None).unwrap().ids,
         Data::I64(vec![100, 101, 102])
     );
     let top = top_k("{topK: {ids: 'sparse[3]', score: click}, requestInputs: ['sparse[0:2]']}").unwrap();
-    assert_eq!((top.slot, top.column), (2, 1));
+    assert_eq!(top.ids, Ids::Slot { slot: 2, column: 1 });
+}
+
+#[test]
+fn ids_may_be_those_of_the_item_table() {
+    let top = top_k("{topK: {ids: raw, score: click}, itemTable: {ids: raw, fills: [item]}}").unwrap();
+    let (batch, ids) = (batch(vec![0; 12]), Data::I64(vec![7, 8, 9]));
+    assert_eq!(top.asked(2, &batch, Some(ids.clone())).unwrap().ids, ids);
+    assert_eq!(top.asked(2, &batch, None), None);
+}
+
+#[test]
+fn a_utility_ranks_and_is_told() {
+    let top = top_k("topK: {ids: item, utility: {sum: {click: 1, 'heads[1]': 2}}}").unwrap();
+    assert_eq!(top.added(), [IDS, UTILITY]);
+    let column = |shape: &[usize], values: &[f32]| Tensor {
+        shape: shape.to_vec(),
+        data: Data::F32(values.to_vec()),
+    };
+    let mut outputs = Outputs {
+        tensors: vec![
+            column(&[3, 1], &[5.0, 1.0, 2.0]),
+            column(&[3, 2], &[0.0, 0.0, 0.0, 4.0, 0.0, 1.0]),
+        ],
+    };
+    let asked = top.asked(2, &batch(vec![0; 12]), None).unwrap();
+    top.best(&asked, &mut outputs).unwrap();
+    let data: Vec<&Data> = outputs.tensors.iter().map(|tensor| &tensor.data).collect();
+    assert_eq!(
+        data,
+        [
+            &Data::F32(vec![1.0, 5.0]),
+            &Data::F32(vec![0.0, 4.0, 0.0, 0.0]),
+            &Data::I64(vec![101, 100]),
+            &Data::F64(vec![9.0, 5.0])
+        ]
+    );
 }
 
 /// A candidate goes when any output that drops is not finite in its row, whatever the others say.
@@ -199,7 +243,7 @@ fn candidates_are_dropped_where_the_configuration_says_so() {
         let mut outputs = Outputs {
             tensors: vec![tensor(&[4, 1], &click), tensor(&[4, 2], &heads)],
         };
-        let asked = top.asked(k, &batch(vec![0; 16]));
+        let asked = top.asked(k, &batch(vec![0; 16]), None).unwrap();
         let cut = top.best(&asked, &mut outputs).unwrap();
         let Data::I64(ids) = &outputs.tensors[2].data else {
             panic!("{outputs:?}")

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use super::ApiError;
 use super::request::WantedOutput;
 use crate::engine::layout::{Place, Sent, Slot};
-use crate::engine::{Batch, Datatype, Dim, Outputs, Tensor, TensorSpec, names};
+use crate::engine::{Batch, Data, Datatype, Dim, Outputs, Tensor, TensorSpec, names};
+use crate::items::too_many_rows;
 use crate::model::ServedModel;
-use crate::model::top_k::{Asked, Cut, IDS};
+use crate::model::top_k::{Asked, Cut, TopK};
 
 /// Tensors of one request; no ranking model has as many.
 pub const MAX_TENSORS: usize = 1024;
@@ -54,13 +55,21 @@ pub fn top_k(model: &ServedModel, asked: Option<u64>) -> Result<Option<usize>, A
     Ok(k.filter(|k| *k > 0))
 }
 
-/// Outputs of an answer: the model's, and behind them the ids of the best candidates.
+/// Outputs of an answer: the model's, and behind them what an answer of the best candidates adds.
 pub fn output_count(model: &ServedModel, top_k: Option<usize>) -> usize {
-    model.signature.outputs.len() + usize::from(top_k.is_some())
+    let added = top_k
+        .and(model.top_k.as_ref())
+        .map_or(0, |top_k| top_k.added().len());
+    model.signature.outputs.len() + added
 }
 
 fn output_name(model: &ServedModel, index: usize) -> &str {
-    model.signature.outputs.get(index).map_or(IDS, |spec| &spec.name)
+    let outputs = &model.signature.outputs;
+    let added = || model.top_k.as_ref().map_or(&[][..], TopK::added);
+    match outputs.get(index) {
+        Some(spec) => &spec.name,
+        None => added().get(index - outputs.len()).copied().unwrap_or_default(),
+    }
 }
 
 /// The place of an output in the signature, or behind it for the ids, unless it is among the `wanted` already.
@@ -98,8 +107,27 @@ pub fn computed<'a>(
 }
 
 /// What a request for the `k` best needs, before its batch goes to the engine.
-pub fn asked(model: &ServedModel, k: Option<usize>, batch: &Batch) -> Option<Asked> {
-    Some(model.top_k.as_ref()?.asked(k?, batch))
+fn asked(
+    model: &ServedModel,
+    k: Option<usize>,
+    batch: &Batch,
+    item_ids: Option<Vec<i64>>,
+) -> Result<Option<Asked>, ApiError> {
+    let (Some(top_k), Some(k)) = (&model.top_k, k) else {
+        return Ok(None);
+    };
+    let asked = top_k.asked(k, batch, item_ids.map(Data::I64));
+    asked.map(Some).ok_or_else(|| {
+        ApiError::invalid(format!(
+            "the best candidates are told by the ids of the item table, and the request has none; send the input {:?} \
+             instead of the items' values, or ask for all with top_k: 0",
+            item_table_ids(model).unwrap_or_default()
+        ))
+    })
+}
+
+fn item_table_ids(model: &ServedModel) -> Option<&str> {
+    model.items.as_ref().map(|items| items.ids().name.as_str())
 }
 
 /// Cuts the outputs down to what a request asked for; `None` when it asked for all. What may not be answered is refused
@@ -117,7 +145,7 @@ pub fn best(
     }
     let cut = top_k.best(asked, outputs);
     cut.map(Some)
-        .ok_or_else(|| ApiError::internal("top_k: an output has not one row a candidate"))
+        .map_err(|error| ApiError::internal(format!("top_k: {error}")))
 }
 
 /// What a tensor is said to be: possible in itself, not yet compared with the model.
@@ -153,55 +181,79 @@ pub fn declared(name: &str, datatype: &str, shape: &[i64]) -> Result<Declared, A
     })
 }
 
-/// Puts the tensors in the model's order, and checks each against it.
-pub fn batch(mut given: Vec<(String, Tensor)>, model: &ServedModel) -> Result<Batch, ApiError> {
+/// Puts the tensors in the model's order, and checks each against it; what the item table has is put there by id. `k`:
+/// how many of the best are wanted.
+pub fn batch(
+    mut given: Vec<(String, Tensor)>,
+    model: &ServedModel,
+    k: Option<usize>,
+) -> Result<(Batch, Option<Asked>), ApiError> {
+    let limit = model.config.max_batch_size;
+    let item_ids = match &model.items {
+        Some(items) => items.resolve(&mut given, limit)?,
+        None => None,
+    };
     let mut sizes = HashMap::new();
     let mut sent = Vec::with_capacity(model.layout.places.len());
-    for (spec, place) in model.signature.inputs.iter().zip(&model.layout.places) {
-        sent.push(input(&mut given, model, (spec, place), &mut sizes)?);
+    for place in model.signature.inputs.iter().zip(&model.layout.places) {
+        sent.push(input(&mut given, model, place, &mut sizes, item_ids.is_some())?);
     }
     if let Some((name, _)) = given.first() {
-        let specs = &model.signature.inputs;
-        let known = |name: &str| {
-            let slots = &model.layout.slots;
-            specs.iter().any(|spec| spec.name == name) || slots.iter().any(|slot| slot.spec.name == name)
-        };
-        let message = if known(name) {
-            "is there twice, or whole and in parts".to_owned()
-        } else {
-            format!("is not one of {}", names(specs))
-        };
-        return Err(ApiError::invalid(format!("input {name:?} {message}")));
+        return Err(left_over(name, model));
     }
     let rows = rows(&sent, model)?;
-    let limit = model.config.max_batch_size;
     if rows > limit {
-        return Err(ApiError::invalid(format!(
-            "{rows} rows; at most {limit} are taken (maxBatchSize in config.yaml): split the request"
-        )));
+        return Err(too_many_rows(rows, limit));
     }
-    Ok(model.layout.batch(sent, rows))
+    let batch = model.layout.batch(sent, rows);
+    let asked = asked(model, k, &batch, item_ids)?;
+    Ok((batch, asked))
 }
 
-/// One of the model's inputs, whole or in its two parts.
+/// An input that the model has no place for.
+fn left_over(name: &str, model: &ServedModel) -> ApiError {
+    let specs = &model.signature.inputs;
+    let slots = &model.layout.slots;
+    let known = specs.iter().any(|spec| spec.name == name)
+        || slots.iter().any(|slot| slot.spec.name == name)
+        || item_table_ids(model) == Some(name);
+    let message = if known {
+        "is there twice, or whole and in parts".to_owned()
+    } else {
+        let ids = item_table_ids(model).map(|ids| format!(", {ids}"));
+        format!("is not one of {}{}", names(specs), ids.unwrap_or_default())
+    };
+    ApiError::invalid(format!("input {name:?} {message}"))
+}
+
+/// One of the model's inputs, whole or in its two parts. `resolved`: the item table's are from there.
 fn input<'a>(
     given: &mut Vec<(String, Tensor)>,
     model: &'a ServedModel,
     (spec, place): (&'a TensorSpec, &Place),
     sizes: &mut HashMap<&'a str, usize>,
+    resolved: bool,
 ) -> Result<Sent, ApiError> {
     let mut take = |name: &str| {
         let index = given.iter().position(|(own, _)| own == name)?;
         Some(given.swap_remove(index).1)
     };
     let slots = &model.layout.slots;
-    let missing = |name: &str, hint: &str| {
+    let has = |slot: &usize| model.items.as_ref().is_some_and(|items| items.has(*slot));
+    let missing = |name: &str, slot: &usize, hint: &str| {
         let known = names(&model.signature.inputs);
+        let ids = item_table_ids(model).filter(|_| has(slot));
+        let ids = ids.map(|ids| format!(", or the items' ids as {ids:?}"));
         ApiError::invalid(format!(
-            "input {name:?} is missing; the model takes {known}{hint}"
+            "input {name:?} is missing; the model takes {known}{hint}{}",
+            ids.unwrap_or_default()
         ))
     };
-    let values = |tensor: &Tensor, part: Option<&Slot>| {
+    // What is in the table was checked when it came there.
+    let values = |tensor: &Tensor, slot: &usize, part: Option<&Slot>| {
+        if resolved && has(slot) {
+            return Ok(());
+        }
         let refused = model.config.refuse_input(&spec.name, part, tensor);
         refused.map_err(ApiError::invalid)
     };
@@ -209,24 +261,25 @@ fn input<'a>(
     match (place, whole) {
         (Place::Whole(slot), Some(tensor)) => {
             fits(spec, &tensor, slots[*slot].once, sizes)?;
-            values(&tensor, None)?;
+            values(&tensor, slot, None)?;
             Ok(Sent::Whole(tensor))
         }
-        (Place::Split { .. }, Some(tensor)) => {
+        (Place::Split { item, .. }, Some(tensor)) => {
             fits(spec, &tensor, false, sizes)?;
-            values(&tensor, None)?;
+            values(&tensor, item, None)?;
             Ok(Sent::Whole(tensor))
         }
-        (Place::Whole(_), None) => Err(missing(&spec.name, "")),
+        (Place::Whole(slot), None) => Err(missing(&spec.name, slot, "")),
         (Place::Split { user, item }, None) => {
-            let mut part = |slot: &'a Slot| {
+            let mut part = |index: &usize| {
+                let slot: &'a Slot = &slots[*index];
                 let hint = format!(", {:?} whole or in its parts", spec.name);
-                let tensor = take(&slot.spec.name).ok_or_else(|| missing(&slot.spec.name, &hint))?;
+                let tensor = take(&slot.spec.name).ok_or_else(|| missing(&slot.spec.name, index, &hint))?;
                 fits(&slot.spec, &tensor, slot.once, sizes)?;
-                values(&tensor, Some(slot))?;
+                values(&tensor, index, Some(slot))?;
                 Ok(tensor)
             };
-            let (user, item) = (part(&slots[*user])?, part(&slots[*item])?);
+            let (user, item) = (part(user)?, part(item)?);
             Ok(Sent::Parts { user, item })
         }
     }

@@ -42,10 +42,10 @@ pub fn parse(request: pb::ModelInferRequest, model: &ServedModel) -> Result<Infe
         let name = input.name.clone();
         tensors.push((name, read_tensor(input, raw.next().as_deref())?));
     }
-    let batch = check::batch(tensors, model)?;
+    let (batch, top_k) = check::batch(tensors, model, top_k)?;
     Ok(InferRequest {
         id: Some(request.id).filter(|id| !id.is_empty()),
-        top_k: check::asked(model, top_k, &batch),
+        top_k,
         batch,
         outputs,
         terms,

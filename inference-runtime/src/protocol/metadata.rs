@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use super::pb;
 use crate::engine::TensorSpec;
+use crate::engine::layout::Place;
 use crate::model::ServedModel;
 use crate::priority::Priority;
 use crate::statistics::{Counts, PhaseTotals, Total};
@@ -44,9 +45,26 @@ pub fn model(model: &ServedModel) -> pb::ModelMetadataResponse {
         name: model.name.clone(),
         versions: vec![model.version.clone()],
         platform: platform(model),
-        inputs: model.signature.inputs.iter().map(tensor).collect(),
+        inputs: inputs(model).into_iter().map(tensor).collect(),
         outputs: model.signature.outputs.iter().map(tensor).collect(),
     }
+}
+
+/// The inputs as clients send them: the model's own, or with an item table its ids instead of what it has.
+fn inputs(model: &ServedModel) -> Vec<&TensorSpec> {
+    let Some(items) = &model.items else {
+        return model.signature.inputs.iter().collect();
+    };
+    let mut specs = Vec::with_capacity(model.signature.inputs.len() + 1);
+    for (spec, place) in model.signature.inputs.iter().zip(&model.layout.places) {
+        match place {
+            Place::Whole(slot) if items.has(*slot) => {}
+            Place::Split { user, item } if items.has(*item) => specs.push(&model.layout.slots[*user].spec),
+            _ => specs.push(spec),
+        }
+    }
+    specs.push(items.ids());
+    specs
 }
 
 /// The model's configuration in Triton's terms: `dims` without the batch when there is one.
@@ -72,7 +90,7 @@ pub fn config(model: &ServedModel) -> pb::ModelConfig {
         backend: model.chosen.engine.as_str().to_owned(),
         parameters: parameters(model),
         max_batch_size: i32::try_from(rows).unwrap_or(i32::MAX),
-        input: model.signature.inputs.iter().map(input).collect(),
+        input: inputs(model).into_iter().map(input).collect(),
         output: model.signature.outputs.iter().map(output).collect(),
         dynamic_batching: joins.then(|| pb::ModelDynamicBatching {
             max_queue_delay_microseconds: u64::try_from(delay).unwrap_or(u64::MAX),
@@ -82,7 +100,7 @@ pub fn config(model: &ServedModel) -> pb::ModelConfig {
     }
 }
 
-/// The engine, why it is not `rank`, or in what it computes; and what may come once.
+/// The engine, why it is not `rank`, or in what it computes; what may come once, and what is named by id.
 fn parameters(model: &ServedModel) -> HashMap<String, pb::ModelParameter> {
     let mut parameters = vec![("engine", model.chosen.engine.as_str().to_owned())];
     match &model.chosen.not_rank {
@@ -95,6 +113,13 @@ fn parameters(model: &ServedModel) -> HashMap<String, pb::ModelParameter> {
     let once = model.config.request_inputs.written();
     if !once.is_empty() {
         parameters.push(("request_inputs", once.join(" ")));
+    }
+    if let Some(items) = &model.items {
+        let filled: Vec<&str> = items.filled().collect();
+        parameters.push((
+            "item_table",
+            format!("{}: {}", items.ids().name, filled.join(" ")),
+        ));
     }
     let parameter =
         |(name, string_value): (&str, String)| (name.to_owned(), pb::ModelParameter { string_value });

@@ -28,7 +28,13 @@ struct RawRequest<'a> {
 }
 
 /// As many as a request may have: what is beyond is not read, so it takes no memory.
-struct Bounded<T>(Vec<T>);
+pub struct Bounded<T>(pub Vec<T>);
+
+impl<T> Default for Bounded<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Bounded<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -71,8 +77,9 @@ struct RequestParameters {
     top_k: Option<u64>,
 }
 
+/// A tensor as a body names it: its values here, or behind the JSON.
 #[derive(Deserialize)]
-struct RawTensor<'a> {
+pub struct RawTensor<'a> {
     name: String,
     shape: Vec<i64>,
     datatype: String,
@@ -162,10 +169,10 @@ pub fn parse(
     let top_k = check::top_k(model, raw.parameters.top_k)?;
     let outputs = wanted(&raw, model, top_k)?;
     let tensors = tensors(&raw.inputs.0, binary)?;
-    let batch = check::batch(tensors, model)?;
+    let (batch, top_k) = check::batch(tensors, model, top_k)?;
     Ok(InferRequest {
         id: raw.id,
-        top_k: check::asked(model, top_k, &batch),
+        top_k,
         batch,
         outputs,
         terms: Terms::new(raw.parameters.timeout, raw.parameters.priority),
@@ -208,7 +215,8 @@ fn wanted(
     Ok(wanted)
 }
 
-fn tensors(raw: &[RawTensor<'_>], binary: &[u8]) -> Result<Vec<(String, Tensor)>, ApiError> {
+/// Reads tensors whose binary values follow one another in `binary`.
+pub fn tensors(raw: &[RawTensor<'_>], binary: &[u8]) -> Result<Vec<(String, Tensor)>, ApiError> {
     let mut rest = binary;
     let mut tensors = Vec::with_capacity(raw.len());
     for tensor in raw {

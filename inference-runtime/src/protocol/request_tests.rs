@@ -29,6 +29,7 @@ pub fn model() -> ServedModel {
         layout: Arc::new(layout),
         chosen: Arc::new(Chosen::RANK),
         config: Arc::new(config),
+        items: None,
         batching: Batching {
             max_rows: 3,
             max_delay: Duration::from_millis(2),

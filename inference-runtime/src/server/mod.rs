@@ -3,6 +3,7 @@
 pub mod body;
 pub mod grpc;
 pub mod infer;
+pub mod items;
 pub mod listener;
 pub mod route;
 pub mod score;

@@ -7,7 +7,7 @@ use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 
 use super::body::{self, Reply};
-use super::{Serving, infer};
+use super::{Serving, infer, items};
 use crate::load::State;
 use crate::protocol::{ApiError, metadata};
 
@@ -160,6 +160,10 @@ pub fn check_name(serving: &Serving, model: &str, version: Option<&str>) -> Resu
 /// The admin port.
 pub async fn admin(serving: Arc<Serving>, request: Request<Incoming>) -> Reply {
     const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    if let Some(model) = items::model(request.uri().path()) {
+        let model = model.to_owned();
+        return answer(items::items(&serving, &model, request).await);
+    }
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/v2/health/live") => health(&serving, "live"),
         (&Method::GET, "/v2/health/ready") => health(&serving, "ready"),
@@ -170,11 +174,14 @@ pub async fn admin(serving: Arc<Serving>, request: Request<Incoming>) -> Reply {
             metrics.waiting.set(gauge(
                 serving.model().map_or(0, |ready| ready.workers.queue.len()),
             ));
+            if let Some(ready) = serving.model() {
+                metrics.item_table.observe(&ready.model);
+            }
             body::reply(StatusCode::OK, TEXT, metrics.encode())
         }
         (&Method::GET, "/load") => load(&serving),
         _ => body::error(&ApiError::not_found(
-            "this port has /v2/health/live, /v2/health/ready, /load and /metrics",
+            "this port has /v2/health/live, /v2/health/ready, /load, /metrics and /v2/models/NAME/items",
         )),
     }
 }
