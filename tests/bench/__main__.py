@@ -24,9 +24,9 @@ from bench.stage import Setup
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 ROUNDS_WANTED = 5
 BODIES_WANTED = 200
-PARTS = ["same-bytes", "list-shaped", "avx2", "shared", "big-table", "dcnv2", "start"]
+PARTS = ["same-bytes", "list-shaped", "avx2", "shared", "big-table", "dcnv2", "light-ranker", "start"]
 # Need more than the given model.
-OF_THE_SMALL_RANKER = {"big-table", "dcnv2"}
+OF_THE_SMALL_RANKER = {"big-table", "dcnv2", "light-ranker"}
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,7 @@ def measure_in(work: pathlib.Path, arguments: argparse.Namespace, settings: Sett
         "shared": lambda: benchmark.both_cores(model),
         "big-table": benchmark.big_table,
         "dcnv2": benchmark.dcnv2,
+        "light-ranker": benchmark.light_ranker,
         "start": lambda: benchmark.starts(model),
     }
     started = time.monotonic()

@@ -12,10 +12,11 @@ import onnx
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
-from bench.lists import Input, Lists
+from bench.lists import Ids, Input, Lists, once
 
 MODELS = pathlib.Path(__file__).resolve().parents[1] / "models"
 sys.path.insert(0, str(MODELS))
+import make_light_ranker as light  # noqa: E402
 import make_small_ranker as small  # noqa: E402
 
 NAMES = {
@@ -27,6 +28,7 @@ ONCE = re.compile(r"^(?P<name>[^\[]+)(?:\[(?P<ranges>\d+:\d+(?:,\d+:\d+)*)\])?$"
 SMALL_RANKER_ONCE = ["dense", "sparse[0:20]"]
 # 16.6 million rows of 64 bytes, which no cache holds.
 BIG_TABLE_FACTOR = 500
+LIGHT_RANKER_ITEMS = 1_000_000
 
 
 class BadModel(Exception):
@@ -57,6 +59,46 @@ class Model:
 
     def lists(self) -> Lists:
         return Lists(self.inputs, self.uniform)
+
+    def sent_once(self, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """A list in the fewest bytes that the model's declarations allow."""
+        return once(self.inputs, tensors)
+
+    def scores(self, scorer, tensors: dict[str, np.ndarray]) -> np.ndarray:
+        """What is to be answered; `scorer` is ONNX Runtime as peers use it."""
+        return scorer(str(self.path))(tensors)
+
+
+class LightRanker(Model):
+    """Items are in a table, and named by their ids."""
+
+    def lists(self) -> "LightLists":
+        return LightLists(self.folder)
+
+    def sent_once(self, tensors):
+        return {name: tensors[name][:1] for name in ("user_dense", "user_ids")} | {"item": tensors["item"]}
+
+    def scores(self, scorer, tensors):
+        session = scorer(str(self.path)).session
+        heads = session.run(light.HEADS, {name: values for name, values in tensors.items() if name != "item"})
+        return light.utility(dict(zip(light.HEADS, heads)))
+
+
+class LightLists:
+    """One user, and items by their popularity."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.items = {file.stem: np.load(file, mmap_mode="r") for file in (folder / "items").iterdir()}
+        self.ids = Ids(len(self.items["item"]), uniform=False)
+
+    def make(self, _kind: str, rows: int, count: int) -> list[dict[str, np.ndarray]]:
+        rng = np.random.default_rng(rows)
+        return [self.one(rng, rows) for _ in range(count)]
+
+    def one(self, rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+        drawn = self.ids.draw(rng, rows)
+        repeated = {name: np.repeat(values, rows, axis=0) for name, values in light.user(rng).items()}
+        return repeated | {name: values[drawn] for name, values in self.items.items()}
 
 
 def read(folder: pathlib.Path, declared: list[str] | None = None) -> Model:
@@ -120,6 +162,12 @@ def big_table(folder: pathlib.Path) -> Model:
     """The small ranker with a table that does not fit into caches; its ids are uniform, so that rows come from memory."""
     make("make_small_ranker.py", folder, "--table-factor", str(BIG_TABLE_FACTOR))
     return replace(read(folder, SMALL_RANKER_ONCE), uniform=True)
+
+
+def light_ranker(folder: pathlib.Path, items: int = LIGHT_RANKER_ITEMS) -> LightRanker:
+    make("make_light_ranker.py", folder, "--items", str(items))
+    model = read(folder)
+    return LightRanker(model.folder, model.inputs, "utility", max_rows=model.max_rows)
 
 
 def dcnv2(folder: pathlib.Path) -> Model:

@@ -21,7 +21,7 @@ def lines(results: dict, pictures: dict[str, str]) -> list[str]:
     parts = [
         head(results), target_table(results), same_bytes(results), picture(pictures, "cost"), waterfall(results),
         picture(pictures, "waterfall"), alone(results), open_loop(results), picture(pictures, "latency"),
-        shared(results), footprint(results), absent(results),
+        shared(results), light_ranker(results), footprint(results), absent(results),
     ]  # fmt: skip
     return [line for part in parts for line in part]
 
@@ -199,6 +199,11 @@ def open_loop(results: dict) -> list[str]:
 def shared(results: dict) -> list[str]:
     rows = [max(results["settings"]["rows"])]
     return capacity_table(results, "shared cores", "## Server and client share all cores", rows)
+
+
+def light_ranker(results: dict) -> list[str]:
+    title = "## Light ranker: a table of 1 M items, candidates by their ids, the 50 best answered"
+    return capacity_table(results, "light ranker", title, [targets.CANDIDATES])
 
 
 def footprint(results: dict) -> list[str]:

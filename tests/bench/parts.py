@@ -10,6 +10,7 @@ from bench.processes import Unavailable
 from bench.ratios import median_of
 from bench.rounds import Job, Rounds
 from bench.stage import HOISTED, IN_PROCESS, Setup, Stage
+from bench.targets import CANDIDATES
 
 SHARES = [0.5, 0.7, 0.9]
 # Enough that a server of one core always has the next request at hand.
@@ -189,6 +190,16 @@ class Benchmark:
                 over = replace(load, connections=OVERLOAD_CONNECTIONS, seconds=2 * seconds)
                 jobs = [Job(ours, replace(over, rate=times * rate), "overload", times) for times in OVERLOADS]
                 self.rounds("split", section, jobs, max(1, self.settings.rounds // 2))
+
+    def light_ranker(self) -> None:
+        """A thousand candidates by their ids, the 50 best answered. Another precision is another contender."""
+        section = "light ranker"
+        say("making the light ranker with a table of 1 M items")
+        model = models.light_ranker(self.setup.cache / "models" / "light-ranker")
+        with self.stage(self.split, section) as stage:
+            stage.add_top_k("pinnace", model, TOP_K)
+            load = self.load(rows=CANDIDATES, kind="once")
+            self.rounds("split", section, [Job(c, load) for c in stage.contenders])
 
     def starts(self, model: Model) -> None:
         say("start to ready")

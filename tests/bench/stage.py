@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench import lists as content
 from bench.contenders import Contender, InProcess, InProcessContender, Load, check_scores
 from bench.models import Model
 from bench.peers import PEERS, TRITON_ABSENT
@@ -124,7 +123,7 @@ class Stage(contextlib.ExitStack):
         key = (model.path, whole)
         if key not in self.references:
             (tensors,) = self.maker(model)(whole, Load().rows, 1)
-            self.references[key] = np.ravel(Scorer(str(model.path))(tensors))
+            self.references[key] = np.ravel(model.scores(Scorer, tensors))
         return self.references[key]
 
     def maker(self, model: Model):
@@ -135,7 +134,7 @@ class Stage(contextlib.ExitStack):
             def make(kind: str, rows: int, count: int):
                 if kind != "once":
                     return lists.make(kind, rows, count)
-                return [content.once(model.inputs, tensors) for tensors in lists.make("list", rows, count)]
+                return [model.sent_once(tensors) for tensors in lists.make("list", rows, count)]
 
             self.makers[model.folder] = make
         return self.makers[model.folder]

@@ -9,6 +9,7 @@ import pytest
 from bench import models, wires
 from bench.lists import Ids, Input, Lists, once
 from bench.models import BadModel
+from bench.stage import Scorer
 
 INPUTS = [
     Input("dense", "FP32", (3,), once=()),
@@ -65,7 +66,7 @@ def test_top_k_asks_for_the_best_and_expects_them():
     assert head["parameters"] == {"top_k": 2} and [output["name"] for output in head["outputs"]] == ["score", "ids"]
     assert wire.expected(np.array([1.0, 3.0, 2.0])).tolist() == [3.0, 2.0]
     # The answer: two scores, then two ids behind them.
-    outputs = [{"name": "score", "shape": [2]}, {"name": "ids", "shape": [2]}]
+    outputs = [{"name": "score", "datatype": "FP32", "shape": [2]}, {"name": "ids", "datatype": "INT64", "shape": [2]}]
     answer = json.dumps({"outputs": outputs}).encode()
     content = answer + np.array([3, 2], np.float32).tobytes() + np.array([7, 8]).tobytes()
     assert wire.decode({wires.BINARY_HEADER: str(len(answer))}, content).tolist() == [3.0, 2.0]
@@ -90,3 +91,15 @@ def test_the_small_ranker_is_understood(tmp_path):
     assert models.read(more.folder).once == model.once
     bare = models.without_arithmetic(model, tmp_path / "bare")
     assert models.read(bare.folder).inputs[0].shape == (13,)
+
+
+def test_the_light_ranker_names_its_items(tmp_path):
+    model = models.light_ranker(tmp_path / "light", items=300)
+    assert model.once == ["user_dense", "user_ids"] and model.output == "utility"
+    (tensors,) = model.lists().make("list", 20, 1)
+    sent = model.sent_once(tensors)
+    assert {name: values.shape for name, values in sent.items()} == {"user_dense": (1, 32), "user_ids": (1, 8), "item": (20,)}
+    place = {item: row for row, item in enumerate(np.load(model.folder / "items" / "item.npy").tolist())}
+    rows = np.load(model.folder / "items" / "item_vector.npy")[[place[item] for item in sent["item"].tolist()]]
+    assert np.array_equal(rows, tensors["item_vector"])
+    assert model.scores(Scorer, tensors).shape == (20,)

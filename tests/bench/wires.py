@@ -50,7 +50,8 @@ class V2Http:
             raise ValueError(f"the first output is {output['name']}, not {self.output}")
         if "data" in output:
             return np.array(output["data"], np.float32)
-        return np.frombuffer(content, np.float32, int(np.prod(output["shape"])), length)
+        dtype = {"FP32": np.float32, "FP64": np.float64}[output["datatype"]]
+        return np.frombuffer(content, dtype, int(np.prod(output["shape"])), length)
 
     def expected(self, scores: np.ndarray) -> np.ndarray:
         return np.sort(scores)[::-1][: self.top_k] if self.top_k else scores
