@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
-use super::snapshot::{RowType, Snapshot, Stamp};
+use super::snapshot::{Items, RowType, Snapshot, Stamp};
 use super::{Fill, ItemTable, fills, ids_spec, npy};
 use crate::engine::{Layout, Signature, Tensor, tensor};
 use crate::failure::{LoadFailure, Reason};
@@ -48,7 +48,7 @@ impl ItemTable {
             since: Instant::now(),
         };
         let kinds: Vec<RowType> = fills.iter().map(|fill| fill.row).collect();
-        let nothing = Snapshot::new(stamp(&own.revision), &kinds, super::snapshot::Items::default());
+        let nothing = Snapshot::new(stamp(&own.revision), &kinds, &Items::default());
         let table = Self {
             ids: ids_spec(&own.ids),
             fills,
@@ -60,7 +60,7 @@ impl ItemTable {
         let names = std::iter::once(own.ids.as_str()).chain(table.fills.iter().map(Fill::name));
         let given = names.map(|name| read(folder, name)).collect::<Result<_, _>>()?;
         let items = table.verified(config, given, file).map_err(invalid)?;
-        let snapshot = Snapshot::new(stamp(&own.revision), &kinds, items);
+        let snapshot = Snapshot::new(stamp(&own.revision), &kinds, &items);
         if let Some(id) = own.default_id
             && snapshot.place(id).is_none()
         {

@@ -230,13 +230,12 @@ impl ItemTable {
                 ))
             })?);
         }
-        for (input, fill) in self.fills.iter().enumerate() {
+        for (fill, data) in self.fills.iter().zip(snapshot.rows(&places)) {
             let mut shape = vec![ids.len()];
             shape.extend(fill.slot.spec.dims[1..].iter().map(|dim| match dim {
                 Dim::Fixed(size) => *size,
                 Dim::Named(_) | Dim::Any => 1,
             }));
-            let data = snapshot.rows(input, &places);
             given.push((fill.name().to_owned(), Tensor { shape, data }));
         }
         Ok(Some(ids))

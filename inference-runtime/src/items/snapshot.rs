@@ -1,8 +1,8 @@
 //! One state of an item table. It never changes: a delta makes another, which shares with it what the delta leaves alone.
 //!
-//! Items lie in buckets by a hash of their ids, a few to each. A bucket's ids, and the rows of each filled input, are
-//! blocks of their own: who looks an id up reads through a handful of ids, and a delta copies the buckets that it
-//! touches and none else (1,000 of a million items: 2 % of the rows).
+//! Items lie in buckets by a hash of their ids, a few to each. A bucket has two blocks: its ids, so that who looks one up
+//! reads through a handful of them; and the rows, all those of an item side by side, so that they come from one place of
+//! the memory. A delta copies the buckets that it touches and none else (1,000 of a million items: 2 % of the rows).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,8 +15,10 @@ use crate::model::digest::Digest;
 const FILL: usize = 16;
 /// Items of a bucket on average beyond which there are to be more buckets.
 const FULL: usize = 64;
-/// Ids that are looked for together.
+/// Items that are looked for, or copied, together: all their cache misses are under way at once.
 const TOGETHER: usize = 32;
+/// Bytes that the memory gives at once.
+const LINE: usize = 64;
 
 /// Items and their rows.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -60,19 +62,14 @@ pub struct Place {
 pub struct Snapshot {
     pub stamp: Stamp,
     count: usize,
+    inputs: Vec<RowType>,
     /// By bucket; their number is a power of two.
     ids: Vec<Arc<[i64]>>,
-    inputs: Vec<Filled>,
-}
-
-/// The rows of one input.
-struct Filled {
-    row: RowType,
-    /// By bucket.
+    /// By bucket, the rows of its items for all inputs.
     blocks: Vec<Arc<[u8]>>,
 }
 
-/// Where a row of a changed bucket is from.
+/// Where an item of a changed bucket is from.
 #[derive(Clone, Copy)]
 enum Origin {
     Bucket(usize),
@@ -93,35 +90,32 @@ fn bucket(id: i64, buckets: usize) -> usize {
 
 impl Snapshot {
     /// `items` have the rows of `inputs`, in their order.
-    pub fn new(stamp: Stamp, inputs: &[RowType], items: Items) -> Self {
+    pub fn new(stamp: Stamp, inputs: &[RowType], items: &Items) -> Self {
         let count = items.ids.len();
         let buckets = (count / FILL).next_power_of_two();
         let mut order: Vec<(usize, usize)> = (0..count)
             .map(|item| (bucket(items.ids[item], buckets), item))
             .collect();
         order.sort_unstable();
-        let mut groups = Vec::with_capacity(buckets);
+        let mut ids = Vec::with_capacity(buckets);
+        let mut blocks = Vec::with_capacity(buckets);
         let mut rest = order.as_slice();
         for bucket in 0..buckets {
             let (own, after) = rest.split_at(rest.partition_point(|(other, _)| *other == bucket));
-            groups.push(own);
+            ids.push(own.iter().map(|(_, item)| items.ids[*item]).collect());
+            let mut block =
+                Vec::with_capacity(own.len() * inputs.iter().map(|row| row.bytes()).sum::<usize>());
+            own.iter()
+                .for_each(|(_, item)| items.append(inputs, *item, &mut block));
+            blocks.push(block.into());
             rest = after;
         }
-        let block_ids = |group: &&[(usize, usize)]| group.iter().map(|(_, item)| items.ids[*item]).collect();
-        let ids = groups.iter().map(block_ids).collect();
-        let filled = |(row, rows): (&RowType, Vec<u8>)| Filled {
-            row: *row,
-            blocks: groups
-                .iter()
-                .map(|group| block(group.iter().map(|(_, item)| row_of(&rows, *row, *item))))
-                .collect(),
-        };
-        let inputs = inputs.iter().zip(items.rows).map(filled).collect();
         Self {
             stamp,
             count,
+            inputs: inputs.to_vec(),
             ids,
-            inputs,
+            blocks,
         }
     }
 
@@ -134,7 +128,7 @@ impl Snapshot {
     pub fn find(&self, ids: &[i64]) -> Vec<Option<Place>> {
         let mut places = Vec::with_capacity(ids.len());
         for ids in ids.chunks(TOGETHER) {
-            // Loads that do not wait for one another: all their cache misses are under way at once.
+            // Loads that do not wait for one another.
             let first = |id: &i64| self.ids[bucket(*id, self.ids.len())].first().copied();
             std::hint::black_box(ids.iter().filter_map(first).fold(0, |bits, id| bits ^ id));
             places.extend(ids.iter().map(|id| self.place(*id)));
@@ -151,38 +145,67 @@ impl Snapshot {
         })
     }
 
-    /// The rows of an input at `places`.
-    pub fn rows(&self, input: usize, places: &[Place]) -> Data {
-        let Filled { row, blocks } = &self.inputs[input];
-        let mut data = row.datatype.with_capacity(places.len() * row.width);
-        for place in places {
-            let block = &blocks[place.bucket as usize];
-            data.append_bytes(row_of(block, *row, place.row as usize));
+    /// For each input the rows at `places`.
+    pub fn rows(&self, places: &[Place]) -> Vec<Data> {
+        let empty = |row: &RowType| row.datatype.with_capacity(places.len() * row.width);
+        let mut rows: Vec<Data> = self.inputs.iter().map(empty).collect();
+        for places in places.chunks(TOGETHER) {
+            let touch = |bits: u8, place: &Place| {
+                self.item(*place)
+                    .iter()
+                    .step_by(LINE)
+                    .fold(bits, |bits, byte| bits ^ byte)
+            };
+            std::hint::black_box(places.iter().fold(0, touch));
+            for place in places {
+                let mut item = self.item(*place);
+                for (data, row) in rows.iter_mut().zip(&self.inputs) {
+                    let (own, others) = item.split_at(row.bytes());
+                    data.append_bytes(own);
+                    item = others;
+                }
+            }
         }
-        data
+        rows
+    }
+
+    /// The rows of an item.
+    fn item(&self, place: Place) -> &[u8] {
+        let bytes = self.item_bytes();
+        let start = place.row as usize * bytes;
+        &self.blocks[place.bucket as usize][start..start + bytes]
+    }
+
+    fn item_bytes(&self) -> usize {
+        self.inputs.iter().map(|row| row.bytes()).sum()
     }
 
     /// Another one, in which `items` have these rows and `removed` are not there. An error is an id that was to be
     /// removed and is not there. No id may be named twice.
     pub fn changed(&self, stamp: Stamp, items: &Items, removed: &[i64]) -> Result<Self, i64> {
         let touched = self.touched(items, removed)?;
-        let mut ids = self.ids.clone();
-        let mut count = self.count;
-        for (bucket, rows) in &touched {
-            count = count + rows.len() - ids[*bucket].len();
-            ids[*bucket] = rows.iter().map(|(id, _)| *id).collect();
+        let (mut ids, mut blocks) = (self.ids.clone(), self.blocks.clone());
+        let (mut count, bytes) = (self.count, self.item_bytes());
+        for (bucket, rows) in touched {
+            count = count + rows.len() - ids[bucket].len();
+            ids[bucket] = rows.iter().map(|(id, _)| *id).collect();
+            let mut block = Vec::with_capacity(rows.len() * bytes);
+            for (_, origin) in rows {
+                match origin {
+                    Origin::Bucket(row) => {
+                        block.extend_from_slice(&self.blocks[bucket][row * bytes..(row + 1) * bytes])
+                    }
+                    Origin::Delta(item) => items.append(&self.inputs, item, &mut block),
+                }
+            }
+            blocks[bucket] = block.into();
         }
-        let inputs = self
-            .inputs
-            .iter()
-            .zip(&items.rows)
-            .map(|(filled, delta)| filled.changed(&touched, delta))
-            .collect();
         let changed = Self {
             stamp,
             count,
+            inputs: self.inputs.clone(),
             ids,
-            inputs,
+            blocks,
         };
         Ok(if count > FULL * changed.ids.len() {
             changed.spread()
@@ -219,45 +242,29 @@ impl Snapshot {
 
     /// The same items in more buckets.
     fn spread(self) -> Self {
-        let kinds: Vec<RowType> = self.inputs.iter().map(|filled| filled.row).collect();
-        let concat = |filled: &Filled| {
-            filled
-                .blocks
-                .iter()
-                .flat_map(|block| block.iter().copied())
-                .collect()
-        };
-        let items = Items {
+        let mut items = Items {
             ids: self.ids.iter().flat_map(|ids| ids.iter().copied()).collect(),
-            rows: self.inputs.iter().map(concat).collect(),
+            rows: vec![Vec::new(); self.inputs.len()],
         };
-        Self::new(self.stamp, &kinds, items)
+        let bytes = self.item_bytes();
+        for mut item in self.blocks.iter().flat_map(|block| block.chunks_exact(bytes)) {
+            for (rows, row) in items.rows.iter_mut().zip(&self.inputs) {
+                let (own, others) = item.split_at(row.bytes());
+                rows.extend_from_slice(own);
+                item = others;
+            }
+        }
+        Self::new(self.stamp, &self.inputs, &items)
     }
 }
 
-impl Filled {
-    fn changed(&self, touched: &BTreeMap<usize, Vec<(i64, Origin)>>, delta: &[u8]) -> Self {
-        let mut blocks = self.blocks.clone();
-        for (bucket, rows) in touched {
-            let old = &self.blocks[*bucket];
-            blocks[*bucket] = block(rows.iter().map(|(_, origin)| match origin {
-                Origin::Bucket(row) => row_of(old, self.row, *row),
-                Origin::Delta(row) => row_of(delta, self.row, *row),
-            }));
-        }
-        Self {
-            row: self.row,
-            blocks,
+impl Items {
+    /// Appends the rows of an item.
+    fn append(&self, inputs: &[RowType], item: usize, block: &mut Vec<u8>) {
+        for (row, rows) in inputs.iter().zip(&self.rows) {
+            block.extend_from_slice(&rows[item * row.bytes()..(item + 1) * row.bytes()]);
         }
     }
-}
-
-fn row_of(rows: &[u8], row: RowType, index: usize) -> &[u8] {
-    &rows[index * row.bytes()..(index + 1) * row.bytes()]
-}
-
-fn block<'a>(rows: impl Iterator<Item = &'a [u8]>) -> Arc<[u8]> {
-    rows.collect::<Vec<_>>().concat().into()
 }
 
 #[cfg(test)]
