@@ -107,6 +107,30 @@ def test_ids_are_rows(start, folder, reference, engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_requests_of_different_users_share_a_run(start, folder, reference, engine):
+    batching = "batching: {maxBatchSize: 256, maxQueueDelay: 500ms}"
+    runtime = start(change(folder, "device: cpu", f"device: cpu\nengine: {engine}\n{batching}").as_uri())
+    rng, items = np.random.default_rng(9), table(folder)
+    asked = [(light.user(rng), rng.choice(items["item"], int(rng.integers(1, 20)))) for _ in range(16)]
+    together = threading.Barrier(len(asked))
+
+    def send(number: int) -> dict:
+        user, ids = asked[number]
+        # Every other one sends the rows.
+        own = rows_of(items, ids) if number % 2 else {"item": ids}
+        together.wait(30)
+        return runtime.infer(as_json(user | own) | {"parameters": {"top_k": 0}}).json()
+
+    with concurrent.futures.ThreadPoolExecutor(len(asked)) as pool:
+        answers = list(pool.map(send, range(len(asked))))
+    for (user, ids), answer in zip(asked, answers, strict=True):
+        heads = expected(reference, user, rows_of(items, ids))
+        for output in answer["outputs"]:
+            assert np.abs(np.array(output["data"]) - heads[output["name"]].ravel()).max() <= TOLERANCE
+    assert runtime.statistics()["execution_count"] < 16
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_the_best_by_utility(start, folder, reference, engine):
     runtime = start(change(folder, "device: cpu", f"device: cpu\nengine: {engine}").as_uri())
     rng, items = np.random.default_rng(6), table(folder)
