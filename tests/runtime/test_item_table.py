@@ -106,6 +106,20 @@ def test_ids_are_rows(start, folder, reference, engine):
                     assert answer.as_numpy(name).tobytes() == outputs[name].tobytes()
 
 
+def test_rows_in_bf16_are_rounded_rows(start, folder):
+    """As if a client had sent them rounded: to the bit."""
+    runtime = start(change(folder, "fills:", "precision: bf16, fills:").as_uri())
+    rng, items = np.random.default_rng(5), table(folder)
+    ids, user = rng.choice(items["item"], 100), light.user(rng)
+    bits = {name: rows.view(np.uint32) for name, rows in rows_of(items, ids).items()}
+    rounded = {name: (x + 0x7FFF + ((x >> 16) & 1)) & 0xFFFF0000 for name, x in bits.items()}
+    rounded = {name: x.astype(np.uint32).view(np.float32) for name, x in rounded.items()}
+    for module, client in clients(runtime):
+        one, other = (ask(module, client, user | form, parameters={"top_k": 0}) for form in ({"item": ids}, rounded))
+        for name in light.HEADS:
+            assert one.as_numpy(name).tobytes() == other.as_numpy(name).tobytes()
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_requests_of_different_users_share_a_run(start, folder, reference, engine):
     batching = "batching: {maxBatchSize: 256, maxQueueDelay: 500ms}"

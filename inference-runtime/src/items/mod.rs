@@ -3,6 +3,7 @@
 //! `load` reads it from the model's folder, `delta` changes rows of it while it serves. A request takes the newest
 //! snapshot once, so all its rows are of one state; which engine scores them does not matter.
 
+mod bf16;
 mod delta;
 mod load;
 pub mod metrics;
@@ -37,6 +38,18 @@ pub struct ItemTableConfig {
     /// Name of the state that the folder holds.
     #[serde(default = "first")]
     pub revision: String,
+    /// What FP32 is kept in.
+    #[serde(default)]
+    pub precision: Precision,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Half the memory; rows are rounded when they enter the table.
+    Bf16,
 }
 
 fn first() -> String {
@@ -108,6 +121,14 @@ fn fills(config: &ItemTableConfig, signature: &Signature, layout: &Layout) -> Re
         }
         fills.push(fill(name, signature, layout).map_err(|error| format!(".fills: {error}"))?);
     }
+    for Fill { row, .. } in &mut fills {
+        row.half = config.precision == Precision::Bf16 && row.datatype == Datatype::F32;
+    }
+    if config.precision == Precision::Bf16 && !fills.iter().any(|fill| fill.row.half) {
+        return Err(
+            ".precision: bf16 is for FP32, which none of the filled inputs is; leave it out".to_owned(),
+        );
+    }
     Ok(fills)
 }
 
@@ -145,6 +166,7 @@ fn fill(name: &str, signature: &Signature, layout: &Layout) -> Result<Fill, Stri
         row: RowType {
             datatype: slot.spec.datatype,
             width,
+            half: false,
         },
         slot,
     })

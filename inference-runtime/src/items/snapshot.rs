@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::bf16;
 use crate::engine::{Data, Datatype};
 use crate::model::digest::Digest;
 
@@ -25,7 +26,7 @@ const LINE: usize = 64;
 pub struct Items {
     /// Each one once.
     pub ids: Vec<i64>,
-    /// For each filled input the rows one after the other, little-endian.
+    /// For each filled input the rows one after the other, as the table keeps them.
     pub rows: Vec<Vec<u8>>,
 }
 
@@ -35,11 +36,22 @@ pub struct RowType {
     pub datatype: Datatype,
     /// Elements.
     pub width: usize,
+    /// FP32 that is kept in bf16.
+    pub half: bool,
 }
 
 impl RowType {
+    /// As the table keeps it.
     pub fn bytes(self) -> usize {
-        self.width * self.datatype.size()
+        let element = if self.half { 2 } else { self.datatype.size() };
+        self.width * element
+    }
+
+    fn append(self, bytes: &[u8], to: &mut Data) {
+        match to {
+            Data::F32(values) if self.half => bf16::append(bytes, values),
+            _ => to.append_bytes(bytes),
+        }
     }
 }
 
@@ -161,7 +173,7 @@ impl Snapshot {
                 let mut item = self.item(*place);
                 for (data, row) in rows.iter_mut().zip(&self.inputs) {
                     let (own, others) = item.split_at(row.bytes());
-                    data.append_bytes(own);
+                    row.append(own, data);
                     item = others;
                 }
             }

@@ -8,10 +8,12 @@ const INPUTS: [RowType; 2] = [
     RowType {
         datatype: Datatype::F32,
         width: 3,
+        half: false,
     },
     RowType {
         datatype: Datatype::I64,
         width: 1,
+        half: false,
     },
 ];
 

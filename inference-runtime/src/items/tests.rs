@@ -365,6 +365,45 @@ fn an_item_may_stand_in_for_unknown_ones() {
 }
 
 #[test]
+fn rows_may_be_kept_in_half_the_memory() {
+    let table = "itemTable: {ids: item, fills: [vector, sparse.item]";
+    let half = |config: &str| config.replace(table, &format!("{table}, precision: bf16"));
+    let folder = tempfile::tempdir().unwrap();
+    write_items(folder.path(), &[1, 300]);
+    let model = load(folder.path(), &half(CONFIG)).unwrap();
+    let batch = by_id(&model, &[300, 1]).unwrap();
+    // 300.5 is between 300 and 302.
+    assert_eq!(batch.inputs[3].data, Data::F32(vec![300.0, 0.0, 1.5, 0.0]));
+    assert_eq!(batch.inputs[2], by_hand(&model, &[300, 1], 0).inputs[2]);
+    update(&model, &delta("0", "1", (&[1, 2], 9), &[])).unwrap();
+    let batch = by_id(&model, &[2, 1, 300]).unwrap();
+    assert_eq!(
+        batch.inputs[3].data,
+        Data::F32(vec![2.5, 9.0, 1.5, 9.0, 300.0, 0.0])
+    );
+    let beyond = file(
+        "<f4",
+        "False",
+        "(2, 2)",
+        &bytes(Data::F32(vec![0.0, 0.0, f32::MAX, 0.0])),
+    );
+    write(folder.path(), "items/vector.npy", &beyond);
+    let failure = load(folder.path(), &half(CONFIG)).unwrap_err();
+    assert!(
+        failure
+            .message
+            .contains("items/vector.npy: row 1 (id 300): 3402823"),
+        "{failure}"
+    );
+    let ids = half(&CONFIG.replace("vector, ", "")).replace("fills: [", "precision: bf16, fills: [");
+    let failure = load(folder.path(), &ids).unwrap_err();
+    assert!(
+        failure.message.contains("itemTable.precision: bf16 is for FP32"),
+        "{failure}"
+    );
+}
+
+#[test]
 fn metadata_has_what_clients_send() {
     let (_folder, model) = served(&[1], "");
     let metadata = metadata::model(&model);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::snapshot::Items;
-use super::{Fill, ItemTable};
+use super::{Fill, ItemTable, bf16};
 use crate::engine::{Data, Dim, Tensor};
 use crate::model::config::ModelConfig;
 
@@ -37,9 +37,8 @@ impl ItemTable {
             let tensor = take(fill.name())?;
             let checked = fill.check(config, &ids, &tensor);
             checked.map_err(|error| format!("{}: {error}", source(fill.name())))?;
-            let mut bytes = Vec::new();
-            tensor.data.to_bytes(&mut bytes);
-            rows.push(bytes);
+            let kept = fill.kept(&ids, &tensor.data);
+            rows.push(kept.map_err(|error| format!("{}: {error}", source(fill.name())))?);
         }
         match given.first() {
             Some((name, _)) => Err(format!(
@@ -73,6 +72,26 @@ fn ids(tensor: Tensor) -> Result<Vec<i64>, String> {
 }
 
 impl Fill {
+    /// The rows as the table keeps them.
+    fn kept(&self, ids: &[i64], data: &Data) -> Result<Vec<u8>, String> {
+        match data {
+            Data::F32(values) if self.row.half => bf16::bytes(values).map_err(|element| {
+                let row = element / self.row.width;
+                let value = values[element];
+                format!(
+                    "row {row} (id {}): {value} at element {element} is beyond the range of bf16; leave \
+                     itemTable.precision out of config.yaml, or correct it",
+                    ids[row]
+                )
+            }),
+            _ => {
+                let mut bytes = Vec::new();
+                data.to_bytes(&mut bytes);
+                Ok(bytes)
+            }
+        }
+    }
+
     fn check(&self, config: &ModelConfig, ids: &[i64], tensor: &Tensor) -> Result<(), String> {
         let spec = &self.slot.spec;
         let datatype = tensor.data.datatype();
