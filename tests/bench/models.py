@@ -28,6 +28,8 @@ ONCE = re.compile(r"^(?P<name>[^\[]+)(?:\[(?P<ranges>\d+:\d+(?:,\d+:\d+)*)\])?$"
 SMALL_RANKER_ONCE = ["dense", "sparse[0:20]"]
 # 16.6 million rows of 64 bytes, which no cache holds.
 BIG_TABLE_FACTOR = 500
+# Of `pinnace-runtime check`, for products in bf16.
+BF16_TOLERANCE = 0.01
 LIGHT_RANKER_ITEMS = 1_000_000
 
 
@@ -221,5 +223,12 @@ def configured(model: Model, folder: pathlib.Path, **keys) -> Model:
 
 
 def in_bf16(model: Model, folder: pathlib.Path) -> Model:
-    """The same model with products in bf16; the tolerance is that of `pinnace-runtime check`."""
-    return replace(configured(model, folder, precision="bf16"), tolerance=0.01)
+    """The same model with products in bf16."""
+    return replace(configured(model, folder, precision="bf16"), tolerance=BF16_TOLERANCE)
+
+
+def light_in_bf16(model: LightRanker, folder: pathlib.Path) -> LightRanker:
+    """The rows of the table too; the utility sums up what its heads differ by."""
+    table = yaml.safe_load((model.folder / "config.yaml").read_text())["itemTable"] | {"precision": "bf16"}
+    rounded = configured(model, folder, precision="bf16", itemTable=table)
+    return replace(rounded, tolerance=BF16_TOLERANCE * sum(map(abs, light.UTILITY.values())))

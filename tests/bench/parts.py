@@ -192,12 +192,13 @@ class Benchmark:
                 self.rounds("split", section, jobs, max(1, self.settings.rounds // 2))
 
     def light_ranker(self) -> None:
-        """A thousand candidates by their ids, the 50 best answered. Another precision is another contender."""
+        """A thousand candidates by their ids, the 50 best answered."""
         section = "light ranker"
         say("making the light ranker with a table of 1 M items")
         model = models.light_ranker(self.setup.cache / "models" / "light-ranker")
         with self.stage(self.split, section) as stage:
             stage.add_top_k("pinnace", model, TOP_K)
+            stage.add_top_k(BF16, models.light_in_bf16(model, self.setup.work / "light-bf16"), TOP_K)
             load = self.load(rows=CANDIDATES, kind="once")
             self.rounds("split", section, [Job(c, load) for c in stage.contenders])
 
