@@ -141,6 +141,7 @@ static MODEL_SERVED: LazyLock<ServedModel> = LazyLock::new(|| {
         signature: Arc::new(signature),
         layout: Arc::new(layout),
         chosen: Arc::new(Chosen::RANK),
+        items: None,
         config: Arc::new(config),
         batching: Batching {
             max_rows: 64,
