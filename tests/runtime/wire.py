@@ -23,7 +23,9 @@ def talk(port: int, data: bytes, end: bool = False, seconds: float = 20) -> byte
     with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
         with contextlib.suppress(ConnectionError):
             connection.sendall(data)
-            if end:
+        if end:
+            # Of a connection that the server has closed already, this is an error.
+            with contextlib.suppress(ConnectionError, OSError):
                 connection.shutdown(socket.SHUT_WR)
         with contextlib.suppress(ConnectionError):
             while block := connection.recv(1 << 16):
