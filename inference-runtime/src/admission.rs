@@ -1,14 +1,14 @@
 //! Admission: a request is let in while there is room and time for it, else refused before its body is read.
 //!
 //! A permit counts the request and its body's bytes from before the body is read until its answer is made. A request's
-//! class is known only once its body is read; so where classes are used, some (an eighth) beyond the limits are let in to
-//! show theirs. Each of those then takes the place of one of a lower class. If none waits, only the highest class stays.
+//! class and model are known only once it is read; so where classes are used, or several models are served, some (an
+//! eighth) beyond the limits are let in to show theirs. The queue then sheds another for each of those, or refuses it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::priority::Priority;
+use crate::average::Average;
 use crate::protocol::ApiError;
 
 #[derive(Clone, Copy, Debug)]
@@ -18,12 +18,12 @@ pub struct Limits {
     pub workers: usize,
 }
 
-/// Requests that may show their class beyond any limit: with fewer, those of the lowest class would often hold all of
-/// these places while they are read.
+/// Requests that may show their class and model beyond any limit: with fewer, those that are refused then would often
+/// hold all of these places while they are read.
 const SHOWING: usize = 8;
 
 impl Limits {
-    /// Requests that may be let in where classes are used.
+    /// Requests that may be let in where one may take the place of another.
     fn requests_beyond(&self) -> usize {
         self.requests.saturating_add((self.requests / 8).max(SHOWING))
     }
@@ -38,12 +38,11 @@ pub struct Admission {
     limits: Limits,
     requests: AtomicUsize,
     bytes: AtomicUsize,
-    /// Requests that wait for an engine, by class.
-    queued: [AtomicUsize; Priority::ALL.len()],
-    /// Whether any request was of another class than the default. Who uses no classes pays nothing for them.
-    classes_used: AtomicBool,
-    /// Moving average of the engine's time a request, in nanoseconds; 0 until one ran.
-    run_ns: AtomicU64,
+    /// Whether a request may take the place of another: other classes than the default were used, or several models are
+    /// served. Who has neither pays nothing for them.
+    displacing: AtomicBool,
+    /// The engine's time a request.
+    run: Average,
 }
 
 /// A place among the admitted; given back when dropped.
@@ -54,8 +53,6 @@ pub struct Permit {
     held: AtomicBool,
     /// Let in beyond a limit.
     beyond: AtomicBool,
-    /// One more than the index of the class in which it waits, 0 when it does not wait.
-    queued: AtomicU8,
 }
 
 impl Admission {
@@ -64,52 +61,58 @@ impl Admission {
             limits,
             requests: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
-            queued: Default::default(),
-            classes_used: AtomicBool::new(false),
-            run_ns: AtomicU64::new(0),
+            displacing: AtomicBool::new(false),
+            run: Average::default(),
         })
     }
 
     /// Admits a request with `bytes` of body, if it can be answered within `timeout`.
     pub fn admit(self: &Arc<Self>, bytes: usize, timeout: Duration) -> Result<Arc<Permit>, ApiError> {
         let before = self.requests.fetch_add(1, Ordering::Relaxed);
-        let classes_used = self.classes_used.load(Ordering::Relaxed);
+        let displacing = self.displacing.load(Ordering::Relaxed);
         let permit = Arc::new(Permit {
             admission: Arc::clone(self),
             bytes: AtomicUsize::new(0),
             held: AtomicBool::new(true),
             beyond: AtomicBool::new(before >= self.limits.requests),
-            queued: AtomicU8::new(0),
         });
-        let limit = match classes_used {
+        let limit = match displacing {
             true => self.limits.requests_beyond(),
             false => self.limits.requests,
         };
         if before >= limit {
             return Err(queue_full());
         }
-        if !classes_used && self.expected_wait(before) > timeout {
+        if !displacing && self.expected_wait(before) > timeout {
             return Err(too_late());
         }
         permit.grow(bytes)?;
         Ok(permit)
     }
 
-    /// How long `ahead` requests take the workers, by what requests took lately.
-    fn expected_wait(&self, ahead: usize) -> Duration {
-        let run = Duration::from_nanos(self.run_ns.load(Ordering::Relaxed));
-        let turns = ahead / self.limits.workers.max(1);
-        run.saturating_mul(u32::try_from(turns).unwrap_or(u32::MAX))
+    /// A permit that counts nothing: of what runs only when there is room.
+    pub fn uncounted(self: &Arc<Self>) -> Arc<Permit> {
+        Arc::new(Permit {
+            admission: Arc::clone(self),
+            bytes: AtomicUsize::new(0),
+            held: AtomicBool::new(false),
+            beyond: AtomicBool::new(false),
+        })
     }
 
-    /// Learns the engine's time for a request. Weight 1/16: follows a change within some dozens of requests, and one
-    /// slow request does not refuse others.
+    /// How long `ahead` requests take the workers, by what requests took lately.
+    fn expected_wait(&self, ahead: usize) -> Duration {
+        waits(ahead, self.run.get(), self.limits.workers)
+    }
+
+    /// Learns the engine's time for a request.
     pub fn observe_run(&self, run: Duration) {
-        let new = u64::try_from(run.as_nanos()).unwrap_or(u64::MAX / 16);
-        // Lost updates between workers only slow the average a little.
-        let old = self.run_ns.load(Ordering::Relaxed);
-        let average = if old == 0 { new } else { old - old / 16 + new / 16 };
-        self.run_ns.store(average, Ordering::Relaxed);
+        self.run.observe(run);
+    }
+
+    /// From now on a request may take the place of another, of a lower class or of a model above its share.
+    pub fn displace(&self) {
+        self.displacing.store(true, Ordering::Relaxed);
     }
 
     pub fn requests(&self) -> usize {
@@ -121,14 +124,20 @@ impl Admission {
     }
 }
 
-fn queue_full() -> ApiError {
+/// How long `ahead` requests of `run` each take `workers`.
+pub fn waits(ahead: usize, run: Duration, workers: usize) -> Duration {
+    let turns = ahead / workers.max(1);
+    run.saturating_mul(u32::try_from(turns).unwrap_or(u32::MAX))
+}
+
+pub fn queue_full() -> ApiError {
     ApiError::refused(
         "refused_queue",
         "the queue is full; try again later, or add replicas",
     )
 }
 
-fn too_late() -> ApiError {
+pub fn too_late() -> ApiError {
     ApiError::refused(
         "refused_deadline",
         "requests ahead take longer than the deadline; try again later, or add replicas",
@@ -155,7 +164,7 @@ impl Permit {
         if sum <= limits.bytes {
             return Ok(());
         }
-        if sum > limits.bytes_beyond() || !self.admission.classes_used.load(Ordering::Relaxed) {
+        if sum > limits.bytes_beyond() || !self.admission.displacing.load(Ordering::Relaxed) {
             return Err(no_memory());
         }
         self.beyond.store(true, Ordering::Relaxed);
@@ -166,52 +175,24 @@ impl Permit {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Lets a request, whose class is known now, into the queue. One that was let in beyond a limit takes the place
-    /// of another: `shed` sheds one of a lower class, and says whether one waited.
-    pub fn enter_queue(
-        &self,
-        priority: Priority,
-        timeout: Duration,
-        mut shed: impl FnMut() -> bool,
-    ) -> Result<(), ApiError> {
-        let admission = &self.admission;
-        let ahead = admission.queued[..=priority.index()]
-            .iter()
-            .map(|count| count.load(Ordering::Relaxed))
-            .sum();
-        if admission.expected_wait(ahead) > timeout {
-            return Err(too_late());
-        }
-        if priority != Priority::default() {
-            admission.classes_used.store(true, Ordering::Relaxed);
-        }
-        while self.beyond.load(Ordering::Relaxed) {
-            if !shed() {
-                if priority == Priority::High {
-                    break;
-                }
-                return Err(queue_full());
-            }
-            let still_beyond = admission.bytes() > admission.limits.bytes;
-            self.beyond.store(still_beyond, Ordering::Relaxed);
-        }
-        let class = priority.index();
-        admission.queued[class].fetch_add(1, Ordering::Relaxed);
-        self.queued.store(class as u8 + 1, Ordering::Relaxed);
-        Ok(())
+    /// Whether it was let in beyond a limit, and has yet to take the place of another.
+    pub fn is_beyond(&self) -> bool {
+        self.beyond.load(Ordering::Relaxed)
     }
 
-    /// It waits no longer: an engine took it, or it was shed.
-    pub fn leave_queue(&self) {
-        let queued = self.queued.swap(0, Ordering::Relaxed);
-        if let Some(class) = queued.checked_sub(1) {
-            self.admission.queued[usize::from(class)].fetch_sub(1, Ordering::Relaxed);
-        }
+    /// It has taken the place of another; that may not be enough when bodies take too much memory.
+    pub fn displaced_one(&self) {
+        let still_beyond = self.admission.bytes() > self.admission.limits.bytes;
+        self.beyond.store(still_beyond, Ordering::Relaxed);
+    }
+
+    /// It is of another class than the default.
+    pub fn uses_classes(&self) {
+        self.admission.displace();
     }
 
     /// Gives its place to others before it is dropped.
     pub fn give_back(&self) {
-        self.leave_queue();
         if self.held.swap(false, Ordering::Relaxed) {
             let bytes = self.bytes.swap(0, Ordering::Relaxed);
             self.admission.bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -282,62 +263,42 @@ mod tests {
     }
 
     #[test]
-    fn one_beyond_the_limit_takes_a_place_of_a_lower_class() {
+    fn some_may_show_their_class_beyond_the_limits() {
         let admission = admission();
-        let enter = |permit: &Arc<Permit>, priority, there: bool| {
-            let mut sheds = 0;
-            let entered = permit.enter_queue(priority, SECOND, || {
-                sheds += 1;
-                there
-            });
-            (entered.map_err(|error| error.outcome), sheds)
-        };
-        let first = admission.admit(10, SECOND).unwrap();
-        let second = admission.admit(10, SECOND).unwrap();
-        assert_eq!(enter(&first, Priority::Normal, false), (Ok(()), 0));
-        // Nobody has used another class than the default.
+        let within: Vec<_> = (0..2).map(|_| admission.admit(40, SECOND).unwrap()).collect();
+        assert!(within.iter().all(|permit| !permit.is_beyond()));
         assert_eq!(admission.admit(1, SECOND).unwrap_err().outcome, "refused_queue");
-        assert_eq!(enter(&second, Priority::Low, false), (Ok(()), 0));
-        // Now some may show their class.
-        let third = admission.admit(10, SECOND).unwrap();
-        let _others: Vec<_> = (1..SHOWING)
-            .map(|_| admission.admit(0, SECOND).unwrap())
+        admission.displace();
+        let beyond: Vec<_> = (0..SHOWING)
+            .map(|_| admission.admit(1, SECOND).unwrap())
             .collect();
+        assert!(beyond.iter().all(|permit| permit.is_beyond()));
         assert_eq!(admission.admit(1, SECOND).unwrap_err().outcome, "refused_queue");
-        assert_eq!(enter(&third, Priority::Normal, false), (Err("refused_queue"), 1));
-        assert_eq!(enter(&third, Priority::High, false), (Ok(()), 1));
-        third.leave_queue();
-        assert_eq!(enter(&third, Priority::Normal, true), (Ok(()), 1));
+        beyond[0].displaced_one();
+        assert!(!beyond[0].is_beyond());
+    }
+
+    #[test]
+    fn what_is_uncounted_takes_no_place() {
+        let admission = admission();
+        drop(admission.uncounted());
+        let permits: Vec<_> = (0..9).map(|_| admission.uncounted()).collect();
+        assert_eq!((admission.requests(), permits.len()), (0, 9));
+        assert!(admission.admit(1, SECOND).is_ok());
     }
 
     #[test]
     fn bytes_beyond_the_limit_are_won_back() {
         let admission = admission();
-        let low = admission.admit(95, SECOND).unwrap();
-        low.enter_queue(Priority::Low, SECOND, || false).unwrap();
+        admission.displace();
+        let large = admission.admit(95, SECOND).unwrap();
         assert_eq!(admission.admit(20, SECOND).unwrap_err().outcome, "refused_bytes");
         let next = admission.admit(10, SECOND).unwrap();
-        let mut low = Some(low);
-        next.enter_queue(Priority::Normal, SECOND, || low.take().is_some())
-            .unwrap();
+        next.displaced_one();
+        assert!(next.is_beyond());
+        large.give_back();
+        next.displaced_one();
+        assert!(!next.is_beyond());
         assert_eq!((admission.requests(), admission.bytes()), (1, 10));
-    }
-
-    #[test]
-    fn only_those_of_its_own_class_and_above_are_ahead() {
-        let admission = Admission::new(Limits {
-            requests: 9,
-            bytes: 9,
-            workers: 1,
-        });
-        admission.observe_run(SECOND);
-        let permits: Vec<_> = (0..3).map(|_| admission.admit(0, 9 * SECOND).unwrap()).collect();
-        for permit in &permits {
-            permit.enter_queue(Priority::Low, 9 * SECOND, || false).unwrap();
-        }
-        let next = admission.admit(0, SECOND).unwrap();
-        let refused = next.enter_queue(Priority::Low, SECOND, || false).unwrap_err();
-        assert_eq!(refused.outcome, "refused_deadline");
-        next.enter_queue(Priority::High, SECOND, || false).unwrap();
     }
 }

@@ -22,7 +22,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Load one model and answer requests until SIGTERM.
+    /// Load models and answer requests until SIGTERM.
     Serve(Box<Serve>),
     /// Show how a model would be served: its inputs, the engine and why that one, and the compiled plan.
     Inspect(Inspect),
@@ -83,17 +83,39 @@ pub struct Optimize {
 #[derive(Clone, Debug, Args)]
 pub struct Serve {
     /// Where the model is: s3://bucket/path, https://host/path or file:///path; a folder, or one .onnx file.
-    #[arg(long, env = "PINNACE_MODEL_URI")]
-    pub model_uri: String,
+    #[arg(long, env = "PINNACE_MODEL_URI", required_unless_present = "model_repository")]
+    pub model_uri: Option<String>,
     /// Expected digest: of the folder's manifest.json, or of the .onnx file.
     #[arg(long, env = "PINNACE_MODEL_DIGEST", value_parser = optional_digest)]
     pub model_digest: Option<OptionalDigest>,
-    /// Version name in the protocol and in metrics.
-    #[arg(long, env = "PINNACE_MODEL_VERSION", default_value = "1")]
-    pub model_version: String,
+    /// Version name in the protocol and in metrics; by default the first digits of the model's digest.
+    #[arg(long, env = "PINNACE_MODEL_VERSION")]
+    pub model_version: Option<String>,
     /// Name in the protocol's paths.
-    #[arg(long, env = "PINNACE_MODEL_NAME")]
-    pub model_name: String,
+    #[arg(
+        long,
+        env = "PINNACE_MODEL_NAME",
+        required_unless_present = "model_repository"
+    )]
+    pub model_name: Option<String>,
+    /// Instead: a folder of models, each in a folder of its name; on the disk, or s3://bucket/path.
+    #[arg(long, env = "PINNACE_MODEL_REPOSITORY", conflicts_with_all = ["model_uri", "model_name", "model_digest", "model_version"])]
+    pub model_repository: Option<String>,
+    /// Models of the repository without which the replica is not ready; by default all that are there at the start.
+    #[arg(
+        long,
+        env = "PINNACE_REQUIRE",
+        value_delimiter = ',',
+        requires = "model_repository"
+    )]
+    pub require: Vec<String>,
+    /// How often the models' sources are looked at for new versions; 0s: only when the admin port is asked to.
+    #[arg(long, env = "PINNACE_RELOAD_INTERVAL", default_value = "0s", value_parser = duration)]
+    pub reload_interval: Duration,
+    /// Memory of the process in bytes; by default what its cgroup allows. A load that would not fit beside what is
+    /// served is refused.
+    #[arg(long, env = "PINNACE_MEMORY_LIMIT")]
+    pub memory_limit: Option<u64>,
     /// Address of the serving port for HTTP.
     #[arg(long, env = "PINNACE_LISTEN", default_value = "0.0.0.0:8000")]
     pub listen: SocketAddr,
@@ -136,7 +158,7 @@ pub struct Serve {
     /// Instruction set of the engine `rank`: portable, avx2, avx512 or avx512-bf16; by default the best that the machine has.
     #[arg(long, env = "PINNACE_INSTRUCTION_SET", value_parser = instruction_set)]
     pub instruction_set: Option<InstructionSet>,
-    /// Revision as the operator names it; `/load` tells it.
+    /// Revision as the operator names it; `/load` tells it until another version is loaded in place.
     #[arg(long, env = "PINNACE_REVISION", default_value = "", value_parser = revision)]
     pub revision: String,
     /// NVML library that tells of the GPUs; by default libnvidia-ml.so.1, where the loader finds it.
@@ -151,7 +173,7 @@ pub struct Serve {
     /// After that, how long accepted requests may take.
     #[arg(long, env = "PINNACE_DRAIN_TIMEOUT", default_value = "60s", value_parser = duration)]
     pub drain_timeout: Duration,
-    /// Time for fetching, loading and warming the model.
+    /// Time for fetching, loading and warming one model.
     #[arg(long, env = "PINNACE_STARTUP_TIMEOUT", default_value = "10m", value_parser = duration)]
     pub startup_timeout: Duration,
     /// Where the reason of a failed load is written, if the file exists.
@@ -184,7 +206,7 @@ fn instruction_set(text: &str) -> Result<InstructionSet, String> {
 }
 
 /// What Kubernetes takes as the value of a label; `/load` has room for no more.
-fn revision(text: &str) -> Result<String, String> {
+pub fn revision(text: &str) -> Result<String, String> {
     const MAX_BYTES: usize = 63;
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if text.len() > MAX_BYTES || !text.chars().all(fits) {

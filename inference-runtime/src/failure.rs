@@ -11,6 +11,22 @@ pub enum Reason {
     ModelInvalid,
     ConfigInvalid,
     NoGpuProvider,
+    NoMemory,
+}
+
+impl Reason {
+    /// A label of metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::ModelNotFound => "ModelNotFound",
+            Reason::ModelUnreachable => "ModelUnreachable",
+            Reason::DigestMismatch => "DigestMismatch",
+            Reason::ModelInvalid => "ModelInvalid",
+            Reason::ConfigInvalid => "ConfigInvalid",
+            Reason::NoGpuProvider => "NoGpuProvider",
+            Reason::NoMemory => "NoMemory",
+        }
+    }
 }
 
 /// A model that cannot be loaded.

@@ -4,18 +4,19 @@
 //! thread waits for another. This is the one exception to "no engine on a thread of the reactor": [`LONGEST`] bounds it.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use crate::admission::Permit;
 use crate::engine::{Batch, Engine, Outputs};
-use crate::load::Load;
+use crate::load::{EngineClock, Load};
 use crate::model::{ServedModel, warmup};
 use crate::protocol::ApiError;
 use crate::queue::{self, Queue};
+use crate::ready::Engines;
 use crate::statistics::{Phases, Statistics};
-use crate::worker::{Done, Timed};
+use crate::worker::{self, Done};
 
 /// The estimated time of a run that a reactor's thread may be held up for: about what the way to an engine's thread costs
 /// under load (15 to 70 us), so that other connections of the thread wait no longer than their own requests would.
@@ -64,12 +65,16 @@ impl Pace {
     }
 }
 
+/// Clocks of the threads that read requests, for the time in which they run engines.
+pub type Clocks = Arc<[Arc<EngineClock>]>;
+
 /// Engines for the threads that read requests.
 pub struct Inline {
-    engines: Vec<Mutex<Timed>>,
+    engines: Engines,
     pace: Pace,
     statistics: Arc<Statistics>,
     load: Arc<Load>,
+    clocks: Clocks,
 }
 
 impl Inline {
@@ -79,13 +84,14 @@ impl Inline {
         pace: Pace,
         statistics: Arc<Statistics>,
         load: Arc<Load>,
+        clocks: Clocks,
     ) -> Self {
-        let timed = |engine| Mutex::new(Timed::new(engine, load.borrowed_engine()));
         Self {
-            engines: engines.into_iter().map(timed).collect(),
+            engines: Engines::new(engines),
             pace,
             statistics,
             load,
+            clocks,
         }
     }
 
@@ -97,13 +103,16 @@ impl Inline {
         (queued, deadline): (Instant, Instant),
         permit: &Arc<Permit>,
     ) -> Result<Result<Done, ApiError>, Batch> {
-        if self.pace.of(&batch) > LONGEST || !queue.is_at_rest() {
+        // One that was admitted beyond a limit has to take the place of another first.
+        if permit.is_beyond() || self.pace.of(&batch) > LONGEST || !queue.is_at_rest() {
             return Err(batch);
         }
-        let Some(mut engine) = self.free() else {
+        // As a rule each thread gets the same engine again, whose memory its cache has.
+        let seat = seat();
+        let clock = self.clocks.get(seat % self.clocks.len().max(1));
+        let (Some(mut engine), Some(clock)) = (self.engines.try_checkout(seat), clock) else {
             return Err(batch);
         };
-        permit.leave_queue();
         let started = Instant::now();
         let waited = started.saturating_duration_since(queued);
         self.load.queued(waited);
@@ -112,7 +121,8 @@ impl Inline {
         }
         let rows = batch.rows;
         let mut outputs = Outputs::default();
-        Ok(engine.run(batch, &mut outputs).map(|ran| {
+        let run = worker::timed(engine.as_mut(), clock, batch, &mut outputs);
+        Ok(run.map(|ran| {
             let phases = Phases {
                 infer: ran,
                 ..Phases::default()
@@ -126,21 +136,6 @@ impl Inline {
                 permit: Arc::clone(permit),
             }
         }))
-    }
-
-    /// An engine that nobody uses; as a rule each thread gets the same one again, whose memory its cache has.
-    fn free(&self) -> Option<MutexGuard<'_, Timed>> {
-        let first = seat() % self.engines.len().max(1);
-        let (before, after) = self.engines.split_at_checked(first)?;
-        after
-            .iter()
-            .chain(before)
-            .find_map(|engine| match engine.try_lock() {
-                Ok(engine) => Some(engine),
-                // A panic of the engine is caught inside of the lock.
-                Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) => None,
-            })
     }
 }
 

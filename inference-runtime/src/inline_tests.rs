@@ -7,7 +7,8 @@ use crate::admission::{Admission, Limits};
 use crate::engine::{Data, RunError, Tensor};
 use crate::priority::Priority;
 use crate::queue::{Batching, Job};
-use crate::worker::Workers;
+use crate::ready::Ready;
+use crate::ready::tests::with_engines;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const QUICK: Pace = Pace {
@@ -45,7 +46,8 @@ impl Engine for Stuck {
 
 struct Bench {
     inline: Inline,
-    workers: Arc<Workers>,
+    queue: Arc<Queue>,
+    ready: Arc<Ready>,
     admission: Arc<Admission>,
     statistics: Arc<Statistics>,
     runs: Arc<AtomicUsize>,
@@ -68,12 +70,10 @@ impl Bench {
         let (let_go, waits) = mpsc::channel();
         let statistics = Arc::new(Statistics::default());
         let load = Arc::new(Load::new("", Instant::now()));
-        let workers = Workers::start(
-            vec![Box::new(Stuck(waits))],
-            Batching::NONE,
-            Arc::clone(&statistics),
-            Arc::clone(&load),
-        );
+        let ready = with_engines(vec![Box::new(Stuck(waits))], Batching::NONE, 1);
+        let queue = Arc::new(Queue::new(1));
+        worker::start(1, &queue, &load).unwrap();
+        let clocks: Clocks = [load.borrowed_engine()].into();
         let runs = Arc::new(AtomicUsize::new(0));
         let engine: Box<dyn Engine> = Box::new(Negator(Arc::clone(&runs)));
         let limits = Limits {
@@ -82,8 +82,9 @@ impl Bench {
             workers: 1,
         };
         let bench = Self {
-            inline: Inline::new(vec![engine], pace, Arc::clone(&statistics), load),
-            workers: workers.unwrap(),
+            inline: Inline::new(vec![engine], pace, Arc::clone(&statistics), load, clocks),
+            queue,
+            ready: Arc::new(ready),
             admission: Admission::new(limits),
             statistics,
             runs,
@@ -94,35 +95,36 @@ impl Bench {
     }
 
     fn rest(&self) {
-        while !self.workers.queue.is_at_rest() {
+        while !self.queue.is_at_rest() {
             std::thread::yield_now();
         }
     }
 
     fn permit(&self) -> Arc<Permit> {
-        let permit = self.admission.admit(1, HOUR).unwrap();
-        permit.enter_queue(Priority::Normal, HOUR, || false).unwrap();
-        permit
+        self.admission.admit(1, HOUR).unwrap()
     }
 
     fn run(&self, values: &[i64], left: Duration) -> Result<Result<Done, ApiError>, Batch> {
         let now = Instant::now();
         let times = (now, now + left);
         self.inline
-            .try_run(&self.workers.queue, batch(values), times, &self.permit())
+            .try_run(&self.queue, batch(values), times, &self.permit())
     }
 
     /// A request for the engine's thread, which never ends before it is let go.
     fn push(&self) -> oneshot::Receiver<Result<Done, ApiError>> {
         let (answer, answered) = oneshot::channel();
-        self.workers.queue.push(Job {
+        let job = Job {
+            ready: Arc::clone(&self.ready),
             batch: batch(&[1]),
             priority: Priority::Normal,
             deadline: Instant::now() + HOUR,
             queued: Instant::now(),
             permit: self.permit(),
             answer,
-        });
+            shadow: false,
+        };
+        self.queue.push(job).unwrap();
         answered
     }
 }
@@ -149,7 +151,7 @@ fn a_short_request_runs_at_once_and_is_counted() {
     );
     assert_eq!(counted, (1, 3, 1, 1));
     // Nothing is left behind in the queue or among the admitted.
-    assert!(bench.workers.queue.is_at_rest());
+    assert!(bench.queue.is_at_rest());
     assert_eq!(bench.admission.requests(), 0);
 }
 
@@ -183,7 +185,7 @@ fn a_long_request_goes_to_the_queue() {
 #[test]
 fn an_engine_in_use_is_not_waited_for() {
     let bench = Bench::new(QUICK);
-    let used = bench.inline.free();
+    let used = bench.inline.engines.try_checkout(0);
     assert!(used.is_some());
     assert_eq!(bench.run(&[1], HOUR).unwrap_err(), batch(&[1]));
     drop(used);

@@ -1,9 +1,11 @@
 //! Serves ranking models over the Open Inference Protocol V2.
 //!
 //! The way of a request, with no lock held across it:
-//! `server::listener` (sockets, timers) -> `server::route` or `server::grpc` -> `admission` (permit) -> `protocol`
-//! (parse) -> `inline` (short runs, at once) or `queue` (classes, batches) -> `worker` (one engine a thread) -> `protocol`
-//! (encode). The way of a model, once at start: `model::source` -> `model::digest` -> `model::config` -> `engine` -> `model::warmup` -> ready.
+//! `server::listener` (sockets, timers) -> `server::route` or `server::grpc` -> `catalog` (which model) -> `admission`
+//! (permit) -> `protocol` (parse) -> `inline` (short runs, at once) or `queue` (models, classes, batches) -> `worker`
+//! (threads, which have any model's engine) -> `protocol` (encode). The way of a model, at the start and whenever
+//! `server::admin` is asked:
+//! `repository` -> `model::source` -> `model::digest` -> `model::config` -> `engine` -> `model::warmup` -> `catalog`.
 //! On the side: `load` counts what passes and `nvml` watches the GPUs; `/load` on the admin port tells both.
 //! `items` has the rows that requests name by id, on the way through `protocol`.
 //! `bench` is a load client, apart from all that.
@@ -11,7 +13,9 @@
 
 pub mod admission;
 pub mod args;
+pub mod average;
 pub mod bench;
+pub mod catalog;
 pub mod command;
 pub mod engine;
 pub mod failure;
@@ -25,6 +29,9 @@ pub mod nvml;
 pub mod priority;
 pub mod protocol;
 pub mod queue;
+pub mod ready;
+pub mod repository;
 pub mod server;
+pub mod shadow;
 pub mod statistics;
 pub mod worker;

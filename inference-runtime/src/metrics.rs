@@ -6,7 +6,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets, linear_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::items::metrics::ItemTableMetrics;
@@ -20,14 +20,30 @@ pub struct Labels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Phase {
+    pub model: String,
+    pub phase: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ModelLabels {
     pub model: String,
     pub version: String,
 }
 
+/// What became of a request that a shadow was to see too.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct Phase {
-    pub phase: &'static str,
+pub struct ShadowLabels {
+    pub model: String,
+    pub shadow: String,
+    pub outcome: &'static str,
+}
+
+/// How a load ended: `loaded`, `unchanged`, or the reason of a failure.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LoadLabels {
+    pub model: String,
+    pub outcome: &'static str,
 }
 
 /// Which engine a model runs on, and the class of the reason why that is not `rank`.
@@ -53,7 +69,14 @@ pub struct Metrics {
     pub batch_requests: Histogram,
     pub inline: Counter,
     pub load_seconds: Family<Phase, Seconds>,
+    pub loads: Family<LoadLabels, Counter>,
+    pub shadows: Family<ShadowLabels, Counter>,
+    pub shadow_overlap: Histogram,
+    pub shadow_difference: Histogram,
     pub engine: Family<EngineLabels, Gauge>,
+    pub model_ready: Family<ModelLabels, Gauge>,
+    /// Versions in memory, those included that only finish their last requests.
+    pub in_memory: Gauge,
     pub admitted: Gauge,
     pub admitted_bytes: Gauge,
     pub waiting: Gauge,
@@ -81,7 +104,13 @@ impl Metrics {
             batch_requests: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             inline: Counter::default(),
             load_seconds: Family::default(),
+            loads: Family::default(),
+            shadows: Family::default(),
+            shadow_overlap: Histogram::new(linear_buckets(0.0, 0.1, 11)),
+            shadow_difference: Histogram::new(exponential_buckets(1e-7, 10.0, 9)),
             engine: Family::default(),
+            model_ready: Family::default(),
+            in_memory: Gauge::default(),
             admitted: Gauge::default(),
             admitted_bytes: Gauge::default(),
             waiting: Gauge::default(),
@@ -90,6 +119,7 @@ impl Metrics {
             item_table: ItemTableMetrics::default(),
         };
         metrics.register();
+        metrics.register_shadows();
         metrics.registry.register_collector(Box::new(GpuMetrics(gpus)));
         metrics
     }
@@ -132,6 +162,17 @@ impl Metrics {
         );
         let time = self.load_seconds.clone();
         registry.register_with_unit("load", "Making the model ready, by phase", seconds(), time);
+        registry.register("loads", "Loads of a model, by their end", self.loads.clone());
+        registry.register(
+            "model_ready",
+            "1 for each version of each model that is served",
+            self.model_ready.clone(),
+        );
+        registry.register(
+            "versions_in_memory",
+            "Versions in memory, those included that finish their last requests",
+            self.in_memory.clone(),
+        );
         registry.register(
             "engine_info",
             "The engine that serves the model, and the class of the reason why it is not rank",
@@ -159,6 +200,25 @@ impl Metrics {
         );
         registry.register("ready", "1 while the replica takes requests", self.ready.clone());
         self.item_table.register(registry);
+    }
+
+    fn register_shadows(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "shadow_requests",
+            "Requests that a shadow was to see too, by what became of that",
+            self.shadows.clone(),
+        );
+        registry.register(
+            "shadow_overlap_ratio",
+            "Share of the best candidates that a shadow ranks among the best too",
+            self.shadow_overlap.clone(),
+        );
+        registry.register(
+            "shadow_difference",
+            "Largest difference of a shadow's scores in a request",
+            self.shadow_difference.clone(),
+        );
     }
 
     /// The text format.
@@ -189,12 +249,15 @@ mod tests {
         metrics.requests.get_or_create(&labels).inc();
         metrics
             .load_seconds
-            .get_or_create(&Phase { phase: "fetch" })
+            .get_or_create(&Phase {
+                model: "m".into(),
+                phase: "fetch",
+            })
             .set(0.5);
         let text = metrics.encode();
         for line in [
             "pinnace_requests_total{model=\"m\",version=\"1\",outcome=\"ok\"} 1",
-            "pinnace_load_seconds{phase=\"fetch\"} 0.5",
+            "pinnace_load_seconds{model=\"m\",phase=\"fetch\"} 0.5",
             "pinnace_queue_seconds_count 0",
             "pinnace_inline_total 0",
             "pinnace_ready 0",

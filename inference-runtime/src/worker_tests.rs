@@ -4,8 +4,10 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::admission::{Admission, Limits};
-use crate::engine::{Data, Tensor};
+use crate::engine::{Data, Engine, Tensor};
 use crate::priority::Priority;
+use crate::queue::Batching;
+use crate::ready::tests::with_engines;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -36,8 +38,8 @@ impl Engine for Doubler {
 }
 
 struct Bench {
-    workers: Arc<Workers>,
-    statistics: Arc<Statistics>,
+    queue: Arc<Queue>,
+    ready: Arc<Ready>,
     let_go: mpsc::Sender<()>,
     runs: mpsc::Receiver<usize>,
 }
@@ -49,16 +51,16 @@ impl Bench {
         let (let_go, waits) = mpsc::channel();
         let (runs, ran) = mpsc::channel();
         let engine = Doubler { let_go: waits, runs };
-        let statistics = Arc::new(Statistics::default());
         let batching = Batching {
             max_rows,
             max_delay: Duration::ZERO,
         };
-        let load = Arc::new(Load::new("", Instant::now()));
-        let workers = Workers::start(vec![Box::new(engine)], batching, Arc::clone(&statistics), load);
+        let ready = Arc::new(with_engines(vec![Box::new(engine)], batching, 1));
+        let queue = Arc::new(Queue::new(1));
+        start(1, &queue, &Arc::new(Load::new("", Instant::now()))).unwrap();
         Self {
-            workers: workers.unwrap(),
-            statistics,
+            queue,
+            ready,
             let_go,
             runs: ran,
         }
@@ -75,7 +77,8 @@ impl Bench {
             shape: vec![values.len()],
             data: Data::I64(values.to_vec()),
         };
-        self.workers.queue.push(Job {
+        let job = Job {
+            ready: Arc::clone(&self.ready),
             batch: Batch {
                 inputs: vec![input],
                 rows: values.len(),
@@ -86,14 +89,16 @@ impl Bench {
             queued: Instant::now(),
             permit: admission.admit(1, TIMEOUT).unwrap(),
             answer,
-        });
+            shadow: false,
+        };
+        self.queue.push(job).unwrap();
         receiver
     }
 
     /// Starts a run that keeps the only engine busy until it is let go.
     fn block(&self) -> Receiver {
         let first = self.ask(&[1], TIMEOUT);
-        while !self.workers.queue.is_empty() {
+        while !self.queue.is_empty() {
             std::thread::yield_now();
         }
         first
@@ -126,7 +131,7 @@ fn what_waits_together_runs_together() {
         assert_eq!(values(receiver), Ok(vec![2 * i, 20 * i]));
     }
     assert_eq!(bench.runs.iter().take(2).collect::<Vec<_>>(), [1, 8]);
-    let counts = bench.statistics.snapshot();
+    let counts = bench.ready.statistics.snapshot();
     assert_eq!(
         (
             counts.runs,
@@ -136,7 +141,7 @@ fn what_waits_together_runs_together() {
         ),
         (2, 9, 5, 5)
     );
-    bench.workers.queue.close();
+    bench.queue.close();
 }
 
 #[test]

@@ -48,9 +48,9 @@ def wait_until(condition, seconds: float = 30.0):
 
 
 class Runtime:
-    """A process of the runtime."""
+    """A process of the runtime; without an address, its flags name a repository."""
 
-    def __init__(self, folder: pathlib.Path, uri: str, *flags: str, environment: dict | None = None):
+    def __init__(self, folder: pathlib.Path, uri: str | None, *flags: str, environment: dict | None = None):
         self.port, self.grpc_port, self.admin_port = free_port(), free_port(), free_port()
         self.url, self.admin = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{self.admin_port}"
         self.termination_log = folder / "termination-log"
@@ -61,24 +61,36 @@ class Runtime:
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "PINNACE_"))}
         clean |= {"ORT_DYLIB_PATH": library, "PINNACE_TERMINATION_LOG": str(self.termination_log)}
         clean["PINNACE_DRAIN_DELAY"] = "300ms"
+        model = []
+        if uri is not None:
+            model = ["--model-uri", uri, "--model-name", NAME]
+            clean["PINNACE_MODEL_VERSION"] = "1"
         command = [
-            binary(), "serve", "--model-uri", uri, "--model-name", NAME, "--listen", f"127.0.0.1:{self.port}",
+            binary(), "serve", *model, "--listen", f"127.0.0.1:{self.port}",
             "--grpc-listen", f"127.0.0.1:{self.grpc_port}", "--admin-listen", f"127.0.0.1:{self.admin_port}",
             "--cache-dir", str(folder / "cache"), *flags,
         ]  # fmt: skip
         self.log = open(folder / "runtime.log", "ab")
         self.process = subprocess.Popen(command, env=clean | (environment or {}), stderr=self.log)
 
-    def infer(self, body, **options) -> requests.Response:
-        return requests.post(f"{self.url}/v2/models/{NAME}/infer", json=body, timeout=30, **options)
+    def infer(self, body, model: str = NAME, **options) -> requests.Response:
+        return requests.post(f"{self.url}/v2/models/{model}/infer", json=body, timeout=30, **options)
+
+    def load(self, model: str = NAME, what: str = "load", **parameters) -> requests.Response:
+        """Asks the admin port to load a model, or to unload it."""
+        url = f"{self.admin}/v2/repository/models/{model}/{what}"
+        return requests.post(url, json={"parameters": parameters}, timeout=120)
+
+    def index(self) -> list[dict]:
+        return requests.post(f"{self.url}/v2/repository/index", timeout=5).json()
 
     def ready(self) -> bool:
         assert self.process.poll() is None, self.termination_log.read_text()
         return requests.get(f"{self.admin}/v2/health/ready", timeout=5).status_code == 200
 
-    def statistics(self) -> dict:
+    def statistics(self, model: str = NAME) -> dict:
         """The model's own, as the protocol gives them."""
-        answer = requests.get(f"{self.url}/v2/models/{NAME}/stats", timeout=5).json()
+        answer = requests.get(f"{self.url}/v2/models/{model}/stats", timeout=5).json()
         (model,) = answer["model_stats"]
         return model
 
@@ -110,7 +122,7 @@ def start(tmp_path):
     """Starts runtimes that are gone when the test ends."""
     started = []
 
-    def begin(uri: str, *flags: str, wait: bool = True, environment: dict | None = None) -> Runtime:
+    def begin(uri: str | None, *flags: str, wait: bool = True, environment: dict | None = None) -> Runtime:
         runtime = Runtime(tmp_path, uri, *flags, environment=environment)
         started.append(runtime)
         if wait:

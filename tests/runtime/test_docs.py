@@ -102,6 +102,20 @@ def test_user_once(start, copy, tmp_path):
     assert inputs["dense"].dim_value == inputs["sparse.user"].dim_value == 1
 
 
+def test_models(start, copy, tmp_path):
+    load, named, serve = blocks("models.md", "sh")
+    runtime = start(copy.as_uri())
+
+    def run(script: str) -> dict:
+        (version,) = json.loads(shell(script.replace("localhost:8002", f"127.0.0.1:{runtime.admin_port}"), tmp_path).stdout)["versions"]
+        return version
+
+    assert run(load)["unchanged"]
+    configure(copy, "share: 2\n")
+    version = run(named)
+    assert (version["version"], version["unchanged"]) == ("2024-06-02", False)
+    assert requests.get(f"{runtime.admin}/load", timeout=5).json()["revision"] == "r8"
+    assert "--model-repository" in shell("pinnace-runtime serve --help", tmp_path).stdout and "--model-repository models" in serve
 def test_item_table(start, copy, tmp_path):
     page = "item-table.md"
     (configuration,), (make, ask, change) = blocks(page, "yaml"), blocks(page, "python")

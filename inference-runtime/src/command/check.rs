@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use super::manifest;
 use crate::args::Check;
 use crate::engine::choice::EngineName;
 use crate::engine::layout::Sent;
@@ -13,7 +12,7 @@ use crate::failure::LoadFailure;
 use crate::model::ServedModel;
 use crate::model::config::Device;
 use crate::model::digest::{Digest, Manifest};
-use crate::model::folder::ModelFolder;
+use crate::model::folder::{self, ModelFolder};
 use crate::model::loading::{self, Wanted};
 use crate::model::warmup;
 use rand::rngs::StdRng;
@@ -116,7 +115,7 @@ fn files(args: &Check, report: &mut Report) -> Option<Digest> {
             Ok(_) => {}
         }
     }
-    for name in manifest::files(&args.folder).unwrap_or_default() {
+    for name in folder::files(&args.folder).unwrap_or_default() {
         if !manifest.files.contains_key(&name) {
             report.problem(format!(
                 "{name} is not in manifest.json, so it is not served; {again}"

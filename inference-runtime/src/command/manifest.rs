@@ -1,38 +1,18 @@
 //! `manifest FOLDER`: writes `manifest.json`, the digest of every other file of a model folder.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use anyhow::{Context, bail};
 use serde_json::json;
 
 use crate::args::ManifestOf;
 use crate::model::digest::{Digest, Manifest};
-
-/// Files beneath `folder` by their path in it, without the manifest. Links are not followed: they are not served.
-pub fn files(folder: &Path) -> std::io::Result<Vec<String>> {
-    let mut files = Vec::new();
-    let mut folders = vec![(folder.to_owned(), String::new())];
-    while let Some((path, prefix)) = folders.pop() {
-        for entry in std::fs::read_dir(&path)? {
-            let entry = entry?;
-            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-            let kind = entry.file_type()?;
-            if kind.is_dir() {
-                folders.push((entry.path(), format!("{name}/")));
-            } else if kind.is_file() && name != Manifest::FILE {
-                files.push(name);
-            }
-        }
-    }
-    files.sort();
-    Ok(files)
-}
+use crate::model::folder as model_folder;
 
 /// Writes the manifest; gives back its digest, which is the folder's.
 pub fn manifest(args: &ManifestOf) -> anyhow::Result<String> {
     let folder = &args.folder;
-    let names = files(folder).with_context(|| format!("read {}", folder.display()))?;
+    let names = model_folder::files(folder).with_context(|| format!("read {}", folder.display()))?;
     if !names.iter().any(|name| name == "model.onnx") {
         bail!(
             "{} has no model.onnx; put the exported model there under that name",

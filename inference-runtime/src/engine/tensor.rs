@@ -168,6 +168,15 @@ macro_rules! with_numbers {
 }
 
 impl Data {
+    /// Floats in double precision; `None` of anything else.
+    pub fn floats(&self) -> Option<Vec<f64>> {
+        match self {
+            Data::F32(values) => Some(values.iter().map(|value| f64::from(*value)).collect()),
+            Data::F64(values) => Some(values.clone()),
+            _ => None,
+        }
+    }
+
     /// Index of the first NaN or infinity.
     pub fn first_non_finite(&self) -> Option<usize> {
         match self {

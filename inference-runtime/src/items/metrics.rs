@@ -63,6 +63,13 @@ impl ItemTableMetrics {
         );
     }
 
+    /// Forgets what was read: a revision may be gone, or a model.
+    pub fn clear(&self) {
+        self.revision.clear();
+        self.items.clear();
+        self.age.clear();
+    }
+
     /// Reads a model's table, if it has one.
     pub fn observe(&self, model: &ServedModel) {
         let Some(table) = &model.items else {
@@ -73,8 +80,6 @@ impl ItemTableMetrics {
             model: model.name.clone(),
             version: model.version.clone(),
         };
-        // One series: the revision before it is gone.
-        self.revision.clear();
         let revision = Revision {
             model: model.name.clone(),
             version: model.version.clone(),

@@ -406,7 +406,7 @@ fn rows_may_be_kept_in_half_the_memory() {
 #[test]
 fn metadata_has_what_clients_send() {
     let (_folder, model) = served(&[1], "");
-    let metadata = metadata::model(&model);
+    let metadata = metadata::model(&model, &[]);
     let inputs: Vec<(&str, &[i64])> = metadata
         .inputs
         .iter()

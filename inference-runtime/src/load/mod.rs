@@ -38,7 +38,7 @@ const READING_COUNTS_PERCENT: f64 = 50.0;
 pub struct Load {
     /// Tells one process from the next behind the same address.
     boot_id: String,
-    revision: String,
+    revision: Mutex<String>,
     started: Instant,
     offered: AtomicU64,
     refused: AtomicU64,
@@ -84,7 +84,7 @@ impl Load {
     pub fn new(revision: &str, now: Instant) -> Self {
         let load = Self {
             boot_id: format!("{:016x}", rand::rng().random::<u64>()),
-            revision: revision.to_owned(),
+            revision: Mutex::new(revision.to_owned()),
             started: now,
             offered: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -101,6 +101,11 @@ impl Load {
         };
         load.advance(now);
         load
+    }
+
+    /// Another revision is served from now on.
+    pub fn set_revision(&self, revision: &str) {
+        revision.clone_into(&mut lock(&self.revision));
     }
 
     /// A request for inference has come.

@@ -77,7 +77,7 @@ pub fn report(
     Report {
         version: 1,
         boot_id: load.boot_id.clone(),
-        revision: load.revision.clone(),
+        revision: super::lock(&load.revision).clone(),
         uptime_seconds: round(now.saturating_duration_since(load.started).as_secs_f64(), 1),
         ready: state.ready,
         draining: state.draining,

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use rank::pass::hoist::Once;
@@ -14,6 +15,7 @@ use crate::failure::{LoadFailure, Reason};
 use crate::items::ItemTableConfig;
 use crate::model::top_k::TopKConfig;
 use crate::queue::Batching;
+use crate::shadow::ShadowConfig;
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -106,6 +108,10 @@ pub struct ModelConfig {
     /// Largest first dimension of a request.
     pub max_batch_size: usize,
     pub batching: BatchingConfig,
+    /// Weight of the model among those that share the process.
+    pub share: NonZeroU32,
+    /// A part of the requests goes to a second model too, to compare it.
+    pub shadow: Option<ShadowConfig>,
     pub inputs: BTreeMap<String, InputConfig>,
     pub outputs: BTreeMap<String, OutputConfig>,
 }
@@ -122,6 +128,8 @@ impl Default for ModelConfig {
             item_table: None,
             max_batch_size: 4096,
             batching: BatchingConfig::default(),
+            share: NonZeroU32::MIN,
+            shadow: None,
             inputs: BTreeMap::new(),
             outputs: BTreeMap::new(),
         }
@@ -191,6 +199,9 @@ impl ModelConfig {
         let config: Self = serde_yaml::from_str(text).map_err(|error| invalid(error.to_string()))?;
         if config.max_batch_size == 0 {
             return Err(invalid("maxBatchSize is 0; it is at least 1".to_owned()));
+        }
+        if let Some(shadow) = &config.shadow {
+            shadow.check().map_err(invalid)?;
         }
         let largest = config.max_batch_size;
         if let Some(rows) = config.batching.max_batch_size

@@ -154,6 +154,7 @@ fn every_key_is_in_the_reference() {
         ("outputs.NAME.", keys::<OutputConfig>()),
         ("topK.", keys::<TopKConfig>()),
         ("itemTable.", keys::<ItemTableConfig>()),
+        ("shadow.", keys::<ShadowConfig>()),
     ];
     let mut documented: Vec<&str> = page
         .lines()

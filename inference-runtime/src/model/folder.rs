@@ -3,6 +3,7 @@
 //! A model is written to a folder of its own, verified while it is written, and renamed to its digest at last;
 //! so a folder with a digest's name is complete, and a bad download never replaces a good one.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use rand::RngExt;
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
 
-use super::digest::{Digest, Manifest, verify};
+use super::digest::{Digest, Manifest, confined, verify};
 use super::source::Source;
 use super::uri::ModelUri;
 use crate::failure::{LoadFailure, Reason};
@@ -20,8 +21,16 @@ use crate::failure::{LoadFailure, Reason};
 const RETRY_FOR: Duration = Duration::from_secs(30);
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// Verified models kept besides the current one: the version before it, for a way back.
+/// Verified models kept besides those that are served: the version before, for a way back.
 const KEPT_BESIDES: usize = 1;
+
+/// Where verified models are.
+#[derive(Clone, Debug)]
+pub struct Cache<'a> {
+    pub path: &'a Path,
+    /// Those that are served, which stay.
+    pub keep: Vec<Digest>,
+}
 
 /// A verified model on the local disk.
 #[derive(Clone, Debug)]
@@ -33,6 +42,13 @@ pub struct ModelFolder {
 impl ModelFolder {
     pub fn model(&self) -> PathBuf {
         self.path.join("model.onnx")
+    }
+
+    /// Bytes of all its files.
+    pub fn size(&self) -> u64 {
+        let sizes = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        let names = files(&self.path).unwrap_or_default();
+        names.iter().map(|name| sizes(&self.path.join(name))).sum()
     }
 
     /// The text of a file of the folder, `None` when there is none.
@@ -48,16 +64,55 @@ impl ModelFolder {
     }
 }
 
+/// Files beneath `folder` by their path in it, without the manifest. Links are not followed: they are not served.
+pub fn files(folder: &Path) -> std::io::Result<Vec<String>> {
+    let mut files = Vec::new();
+    let mut folders = vec![(folder.to_owned(), String::new())];
+    while let Some((path, prefix)) = folders.pop() {
+        for entry in std::fs::read_dir(&path)? {
+            let entry = entry?;
+            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                folders.push((entry.path(), format!("{name}/")));
+            } else if kind.is_file() && name != Manifest::FILE {
+                files.push(name);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 /// Fetches a model into the cache, retrying transient causes with back-off for up to 30 s.
 pub async fn fetch(
     uri: &ModelUri,
     digest: Option<&Digest>,
-    cache: &Path,
+    cache: &Cache<'_>,
 ) -> Result<ModelFolder, LoadFailure> {
+    retried(|| attempt(uri, digest, cache)).await
+}
+
+/// Files of a model as they lie elsewhere, by their names in its folder. For folders without a manifest.
+pub type Files = BTreeMap<String, String>;
+
+/// Fetches files that no manifest lists into a folder of the cache, and writes its manifest.
+pub async fn fetch_files(
+    source: &Source,
+    files: &Files,
+    cache: &Cache<'_>,
+) -> Result<ModelFolder, LoadFailure> {
+    retried(|| attempt_files(source, files, cache)).await
+}
+
+async fn retried<F>(attempt: impl Fn() -> F) -> Result<ModelFolder, LoadFailure>
+where
+    F: Future<Output = Result<ModelFolder, LoadFailure>>,
+{
     let started = Instant::now();
     let mut wait = FIRST_WAIT;
     loop {
-        let failure = match attempt(uri, digest, cache).await {
+        let failure = match attempt().await {
             Ok(folder) => return Ok(folder),
             Err(failure) => failure,
         };
@@ -72,18 +127,62 @@ pub async fn fetch(
     }
 }
 
-async fn attempt(uri: &ModelUri, digest: Option<&Digest>, cache: &Path) -> Result<ModelFolder, LoadFailure> {
-    let root = cache.join("sha256");
-    tokio::fs::create_dir_all(&root)
+async fn root(cache: &Cache<'_>) -> Result<PathBuf, LoadFailure> {
+    let root = cache.path.join("sha256");
+    let made = tokio::fs::create_dir_all(&root).await;
+    made.map_err(|error| disk(&root, &error))?;
+    Ok(root)
+}
+
+async fn attempt_files(
+    source: &Source,
+    files: &Files,
+    cache: &Cache<'_>,
+) -> Result<ModelFolder, LoadFailure> {
+    if let Some(bad) = files.keys().find(|name| !confined(name)) {
+        let message = format!("{bad:?} is no path below the model's folder; rename it");
+        return Err(LoadFailure::permanent(Reason::ModelInvalid, message));
+    }
+    let root = root(cache).await?;
+    let staging = Staging::new(cache.path)?;
+    let mut listed = BTreeMap::new();
+    for (name, place) in files {
+        let to = staging.path.join(name);
+        let digest = download(source, place, &to, None).await?;
+        let size = tokio::fs::metadata(&to)
+            .await
+            .map_err(|error| disk(&to, &error))?
+            .len();
+        listed.insert(
+            name,
+            serde_json::json!({"digest": digest.to_string(), "size": size}),
+        );
+    }
+    let text = serde_json::json!({"version": 1, "files": listed}).to_string();
+    let digest = Manifest::parse(text.as_bytes(), None).map(|_| Digest::of(text.as_bytes()))?;
+    if let Some(folder) = cached(&root, &digest) {
+        return Ok(folder);
+    }
+    let path = staging.path.join(Manifest::FILE);
+    tokio::fs::write(&path, &text)
         .await
-        .map_err(|error| disk(&root, &error))?;
+        .map_err(|error| disk(&path, &error))?;
+    staging.commit(&root, digest, &cache.keep)
+}
+
+async fn attempt(
+    uri: &ModelUri,
+    digest: Option<&Digest>,
+    cache: &Cache<'_>,
+) -> Result<ModelFolder, LoadFailure> {
+    let root = root(cache).await?;
     if let Some(digest) = digest
         && let Some(folder) = cached(&root, digest)
     {
         return Ok(folder);
     }
     let source = Source::open(uri)?;
-    let staging = Staging::new(cache)?;
+    let staging = Staging::new(cache.path)?;
     let digest = if uri.is_single_file() {
         let actual = download(&source, "", &staging.path.join("model.onnx"), None).await?;
         verify(&uri.text, &actual, digest)?;
@@ -108,7 +207,7 @@ async fn attempt(uri: &ModelUri, digest: Option<&Digest>, cache: &Path) -> Resul
             .map_err(|error| disk(&path, &error))?;
         actual
     };
-    staging.commit(&root, digest)
+    staging.commit(&root, digest, &cache.keep)
 }
 
 fn no_manifest(failure: LoadFailure) -> LoadFailure {
@@ -225,14 +324,14 @@ impl Staging {
         Ok(Self { path })
     }
 
-    fn commit(self, root: &Path, digest: Digest) -> Result<ModelFolder, LoadFailure> {
+    fn commit(self, root: &Path, digest: Digest, keep: &[Digest]) -> Result<ModelFolder, LoadFailure> {
         let path = root.join(digest.hex());
         if let Err(error) = std::fs::rename(&self.path, &path)
             && !path.is_dir()
         {
             return Err(disk(&path, &error));
         }
-        evict(root, &path);
+        evict(root, &path, keep);
         Ok(ModelFolder { path, digest })
     }
 }
@@ -244,13 +343,14 @@ impl Drop for Staging {
 }
 
 /// Removes the oldest models, so that a node's disk holds a bounded number of them.
-fn evict(root: &Path, current: &Path) {
+fn evict(root: &Path, current: &Path, keep: &[Digest]) {
     let Ok(entries) = std::fs::read_dir(root) else {
         return;
     };
     let mut others: Vec<(std::time::SystemTime, PathBuf)> = entries
         .flatten()
         .filter(|entry| entry.path() != current)
+        .filter(|entry| keep.iter().all(|digest| entry.path() != root.join(digest.hex())))
         .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
         .collect();
     others.sort();

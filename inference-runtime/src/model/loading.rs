@@ -1,15 +1,17 @@
 //! From a verified folder to engines that are warm.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rank::plan::InstructionSet;
 
 use super::config::{Device, ModelConfig};
 use super::folder::ModelFolder;
 use super::top_k::TopK;
+use super::triton::{self, TritonConfig};
 use super::{ServedModel, warmup};
 use crate::engine::{Engine, Loader, choice};
-use crate::failure::LoadFailure;
+use crate::failure::{LoadFailure, Reason};
 use crate::inline::Pace;
 use crate::items::ItemTable;
 
@@ -30,6 +32,8 @@ pub struct Wanted {
 pub struct Loaded {
     pub model: ServedModel,
     pub engines: Vec<Box<dyn Engine>>,
+    /// The engine's time a row, as it was at warm-up.
+    pub row: Duration,
     /// As many again for short requests ([`crate::inline`]), if their time can be told beforehand.
     pub inline: Option<(Vec<Box<dyn Engine>>, Pace)>,
 }
@@ -38,6 +42,8 @@ pub struct Loaded {
 pub struct Opened {
     pub model: ServedModel,
     pub loader: Box<dyn Loader>,
+    /// Engines that the configuration lets it have, if it says so.
+    pub instances: Option<usize>,
 }
 
 impl Opened {
@@ -53,10 +59,15 @@ pub fn load(
     mut ended: impl FnMut(&'static str),
 ) -> Result<Loaded, LoadFailure> {
     let mut opened = open(folder, wanted)?;
-    let workers = wanted.workers.max(1);
-    let sets = if opened.loader.is_predictable() { 2 } else { 1 };
-    let mut engines = Vec::with_capacity(sets * workers);
-    while engines.len() < sets * workers {
+    let count = opened.instances.unwrap_or(usize::MAX).min(wanted.workers).max(1);
+    // Who limits the runs at a time wants no others beside them.
+    let sets = if opened.loader.is_predictable() && opened.instances.is_none() {
+        2
+    } else {
+        1
+    };
+    let mut engines = Vec::with_capacity(sets * count);
+    while engines.len() < sets * count {
         engines.push(opened.engine()?);
     }
     let mut model = opened.model;
@@ -66,24 +77,26 @@ pub fn load(
         warmup::warm(engine.as_mut(), &model, &samples)?;
     }
     model.batching = warmup::try_joining(engines[0].as_mut(), &model, &samples);
-    let mut spare = engines.split_off(workers);
+    let mut spare = engines.split_off(count);
     // Who lets requests wait for others wants them to run together.
     let pace = match spare.first_mut() {
         Some(engine) if model.batching.max_delay.is_zero() => Pace::measure(engine.as_mut(), &model),
         _ => None,
     };
+    let row = warmup::row_time(engines[0].as_mut(), &model, &samples)?;
     ended("warm_up");
     let inline = pace.map(|pace| (spare, pace));
     Ok(Loaded {
         model,
         engines,
+        row,
         inline,
     })
 }
 
 /// Reads the configuration, chooses an engine, and opens the model with it.
 pub fn open(folder: &ModelFolder, wanted: &Wanted) -> Result<Opened, LoadFailure> {
-    let mut config = ModelConfig::parse(&folder.read(ModelConfig::FILE)?.unwrap_or_default())?;
+    let (mut config, triton) = configuration(folder, &wanted.name)?;
     config.device = wanted.device.unwrap_or(config.device);
     config.instruction_set = wanted.instruction_set.unwrap_or(config.instruction_set);
     let choice::Opened {
@@ -92,6 +105,9 @@ pub fn open(folder: &ModelFolder, wanted: &Wanted) -> Result<Opened, LoadFailure
         chosen,
     } = choice::open(&folder.model(), &config)?;
     let signature = loader.signature().clone();
+    if let Some(triton) = &triton {
+        triton.check(&signature)?;
+    }
     let model = ServedModel {
         name: wanted.name.clone(),
         version: wanted.version.clone(),
@@ -103,5 +119,27 @@ pub fn open(folder: &ModelFolder, wanted: &Wanted) -> Result<Opened, LoadFailure
         chosen: Arc::new(chosen),
         config: Arc::new(config),
     };
-    Ok(Opened { model, loader })
+    Ok(Opened {
+        model,
+        loader,
+        instances: triton.and_then(|triton| triton.instances),
+    })
+}
+
+/// The model's own configuration; Triton's too, where it was written for that.
+fn configuration(
+    folder: &ModelFolder,
+    name: &str,
+) -> Result<(ModelConfig, Option<TritonConfig>), LoadFailure> {
+    match (folder.read(ModelConfig::FILE)?, folder.read(triton::FILE)?) {
+        (Some(_), Some(_)) => Err(LoadFailure::permanent(
+            Reason::ConfigInvalid,
+            "the folder has both config.yaml and config.pbtxt; remove one of them",
+        )),
+        (None, Some(text)) => {
+            let triton = TritonConfig::parse(&text, name)?;
+            Ok((triton.model_config(), Some(triton)))
+        }
+        (text, None) => Ok((ModelConfig::parse(&text.unwrap_or_default())?, None)),
+    }
 }

@@ -17,6 +17,17 @@ use crate::failure::{LoadFailure, Reason};
 const STALL: Duration = Duration::from_secs(20);
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// Files of a folder that is listed: more are a mistake.
+const MAX_LISTED: usize = 100_000;
+
+/// A file of a folder.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Found {
+    pub path: String,
+    /// Changes when the file changes, as far as its store tells without reading it.
+    pub stamp: String,
+}
+
 pub struct Source {
     uri: String,
     base: Base,
@@ -97,6 +108,43 @@ impl Source {
         }
     }
 
+    /// All files below a folder, by their paths in it.
+    pub async fn files(&self, below: &str) -> Result<Vec<Found>, LoadFailure> {
+        let mut found = match &self.base {
+            Base::Store { store, path } => {
+                list_objects(store.as_ref(), &join(path, below), &self.uri).await?
+            }
+            Base::Local(base) => list_local(&base.join(below))?,
+        };
+        if found.len() > MAX_LISTED {
+            let message = format!(
+                "{} has more than {MAX_LISTED} files; name a smaller folder",
+                self.uri
+            );
+            return Err(LoadFailure::permanent(Reason::ModelInvalid, message));
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// What changes when the file at the base changes, as far as its store tells without reading it.
+    pub async fn stamp(&self) -> Result<String, LoadFailure> {
+        match &self.base {
+            Base::Store { store, path } => {
+                let path = object_path(path, &self.uri)?;
+                let head = tokio::time::timeout(STALL, store.head(&path)).await;
+                let head = head.map_err(|_| stalled(&self.uri))?;
+                Ok(object_stamp(&head.map_err(|error| classify(&self.uri, &error))?))
+            }
+            Base::Local(path) => {
+                let metadata = std::fs::metadata(path);
+                Ok(local_stamp(
+                    &metadata.map_err(|error| io_failure(&self.uri, &error))?,
+                ))
+            }
+        }
+    }
+
     /// A small file as a whole.
     pub async fn read_small(&self, relative: &str, limit: usize) -> Result<Vec<u8>, LoadFailure> {
         let mut content = self.read(relative).await?;
@@ -133,13 +181,87 @@ fn join(base: &str, relative: &str) -> String {
     }
 }
 
+fn object_path(path: &str, name: &str) -> Result<ObjectPath, LoadFailure> {
+    ObjectPath::parse(path).map_err(|error| {
+        let message = format!("{name}: {error}; correct the model URI");
+        LoadFailure::permanent(Reason::ModelNotFound, message)
+    })
+}
+
+fn object_stamp(meta: &object_store::ObjectMeta) -> String {
+    format!(
+        "{} {} {}",
+        meta.size,
+        meta.last_modified,
+        meta.e_tag.as_deref().unwrap_or_default()
+    )
+}
+
+fn local_stamp(metadata: &std::fs::Metadata) -> String {
+    format!("{} {:?}", metadata.len(), metadata.modified().ok())
+}
+
+async fn list_objects(store: &dyn ObjectStore, prefix: &str, name: &str) -> Result<Vec<Found>, LoadFailure> {
+    let prefix = object_path(prefix, name)?;
+    let mut objects = store.list(Some(&prefix));
+    let mut found = Vec::new();
+    while found.len() <= MAX_LISTED {
+        let next = tokio::time::timeout(STALL, objects.next()).await;
+        let Some(object) = next.map_err(|_| stalled(name))? else {
+            break;
+        };
+        let object = object.map_err(|error| classify(name, &error))?;
+        let parts: Option<Vec<String>> = object
+            .location
+            .prefix_match(&prefix)
+            .map(|parts| parts.map(|part| part.as_ref().to_owned()).collect());
+        found.extend(parts.map(|parts| Found {
+            path: parts.join("/"),
+            stamp: object_stamp(&object),
+        }));
+    }
+    Ok(found)
+}
+
+/// A link counts as what it leads to; who reads it is refused, and told of the link.
+fn list_local(folder: &Path) -> Result<Vec<Found>, LoadFailure> {
+    let failed = |path: &Path, error: std::io::Error| io_failure(&path.display().to_string(), &error);
+    let mut found = Vec::new();
+    let mut folders = vec![(folder.to_owned(), String::new())];
+    while let Some((path, prefix)) = folders.pop() {
+        for entry in std::fs::read_dir(&path).map_err(|error| failed(&path, error))? {
+            let entry = entry.map_err(|error| failed(&path, error))?;
+            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+            // Gone again, or a link to nowhere.
+            let Ok(metadata) = std::fs::metadata(entry.path()) else {
+                continue;
+            };
+            if metadata.is_dir() {
+                folders.push((entry.path(), format!("{name}/")));
+            } else {
+                found.push(Found {
+                    path: name,
+                    stamp: local_stamp(&metadata),
+                });
+            }
+            // A link to a folder above would never end.
+            if found.len() + folders.len() > MAX_LISTED {
+                return Ok(found);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn io_failure(name: &str, error: &std::io::Error) -> LoadFailure {
+    match error.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => not_found(name),
+        _ => LoadFailure::permanent(Reason::ModelUnreachable, format!("{name}: {error}")),
+    }
+}
+
 async fn read_object(store: &dyn ObjectStore, path: &str, name: String) -> Result<Content, LoadFailure> {
-    let path = ObjectPath::parse(path).map_err(|error| {
-        LoadFailure::permanent(
-            Reason::ModelNotFound,
-            format!("{name}: {error}; correct the model URI"),
-        )
-    })?;
+    let path = object_path(path, &name)?;
     let result = tokio::time::timeout(STALL, store.get(&path))
         .await
         .map_err(|_| stalled(&name))?;
@@ -200,10 +322,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// Opens a local file with no link on the way from the base to it.
 fn local_file(base: &Path, relative: &str, name: &str) -> Result<(std::fs::File, u64), LoadFailure> {
-    let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => not_found(name),
-        _ => LoadFailure::permanent(Reason::ModelUnreachable, format!("{name}: {error}")),
-    };
+    let failed = |error: std::io::Error| io_failure(name, &error);
     let mut path = base.to_owned();
     for part in relative.split('/').filter(|part| !part.is_empty()) {
         path.push(part);

@@ -173,6 +173,14 @@ impl TopK {
         })
     }
 
+    /// What ranks each of `rows` candidates, of outputs that were not cut down.
+    pub fn ranks(&self, outputs: &Outputs, rows: usize) -> Option<Vec<f64>> {
+        match &self.by {
+            By::Score(score) => outputs.tensors.get(*score)?.data.floats(),
+            By::Utility(own) => own.values(outputs, rows, &(0..rows).collect::<Vec<_>>()).ok(),
+        }
+    }
+
     /// Whether NaN or infinity in an output drops the candidate.
     pub fn drops(&self, output: usize) -> bool {
         self.drops.contains(&output)

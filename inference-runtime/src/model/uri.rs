@@ -82,6 +82,20 @@ impl std::str::FromStr for ModelUri {
 }
 
 impl ModelUri {
+    /// A folder's address; also of a path on this machine.
+    pub fn of_folder(text: &str) -> Result<Self, UriError> {
+        if text.contains("://") {
+            return text.parse();
+        }
+        let path = std::path::absolute(text).map_err(|_| UriError::Scheme(text.to_owned()))?;
+        format!("file://{}", path.display()).parse()
+    }
+
+    /// A folder's folder of that name.
+    pub fn join(&self, name: &str) -> Result<Self, UriError> {
+        format!("{}/{name}", self.text.trim_end_matches('/')).parse()
+    }
+
     pub fn is_single_file(&self) -> bool {
         self.text.ends_with(".onnx")
     }

@@ -1,5 +1,7 @@
 //! Warm-up: each engine answers the model's samples, or zeros, before the replica is ready.
 
+use std::time::{Duration, Instant};
+
 use rank::plan::Precision;
 
 use super::ServedModel;
@@ -104,6 +106,22 @@ pub fn warm(engine: &mut dyn Engine, model: &ServedModel, samples: &[Sample]) ->
     samples
         .iter()
         .try_for_each(|sample| answers(engine, model, sample))
+}
+
+/// The engine's time a row, once it is warm: of the sample with the most rows, or of one pair of zeros.
+pub fn row_time(
+    engine: &mut dyn Engine,
+    model: &ServedModel,
+    samples: &[Sample],
+) -> Result<Duration, LoadFailure> {
+    let largest = samples.iter().max_by_key(|sample| sample.batch.rows);
+    let batch = largest.map_or_else(|| zeros(model, 1), |sample| sample.batch.clone());
+    let rows = u32::try_from(batch.rows).unwrap_or(u32::MAX).max(1);
+    let started = Instant::now();
+    let run = engine.run(batch, &mut Outputs::default());
+    let took = started.elapsed();
+    run.map_err(|error| invalid(format!("the model does not run again: {error}")))?;
+    Ok(took / rows)
 }
 
 /// Runs a sample, and compares the answer with the known one.

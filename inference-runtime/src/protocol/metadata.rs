@@ -2,12 +2,15 @@
 //! same messages go out over gRPC and, as JSON, over HTTP.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::pb;
+use crate::catalog::Listed;
 use crate::engine::TensorSpec;
 use crate::engine::layout::Place;
 use crate::model::ServedModel;
 use crate::priority::Priority;
+use crate::ready::Ready;
 use crate::statistics::{Counts, PhaseTotals, Total};
 use pb::model_metadata_response::TensorMetadata;
 use pb::repository_index_response::ModelIndex;
@@ -35,7 +38,8 @@ pub fn server() -> pb::ServerMetadataResponse {
     }
 }
 
-pub fn model(model: &ServedModel) -> pb::ModelMetadataResponse {
+/// A version's metadata; `versions` are those of the model that are served.
+pub fn model(model: &ServedModel, versions: &[Arc<Ready>]) -> pb::ModelMetadataResponse {
     let tensor = |spec: &TensorSpec| TensorMetadata {
         name: spec.name.clone(),
         datatype: spec.datatype.name().to_owned(),
@@ -43,7 +47,7 @@ pub fn model(model: &ServedModel) -> pb::ModelMetadataResponse {
     };
     pb::ModelMetadataResponse {
         name: model.name.clone(),
-        versions: vec![model.version.clone()],
+        versions: versions.iter().map(|ready| ready.model.version.clone()).collect(),
         platform: platform(model),
         inputs: inputs(model).into_iter().map(tensor).collect(),
         outputs: model.signature.outputs.iter().map(tensor).collect(),
@@ -137,19 +141,26 @@ pub fn type_name<S: serde::Serializer>(number: &i32, serializer: S) -> Result<S:
     serializer.serialize_str(data_type.as_str_name())
 }
 
-/// The repository index: the one model.
-pub fn index(name: &str, version: &str, ready: bool) -> pb::RepositoryIndexResponse {
-    let state = if ready { "READY" } else { "LOADING" };
-    let model = ModelIndex {
-        name: name.to_owned(),
-        version: version.to_owned(),
-        state: state.to_owned(),
-        reason: String::new(),
+pub fn index(listed: Vec<Listed>) -> pb::RepositoryIndexResponse {
+    let model = |listed: Listed| ModelIndex {
+        name: listed.name,
+        version: listed.version,
+        state: listed.state.to_owned(),
+        reason: listed.reason,
     };
-    pb::RepositoryIndexResponse { models: vec![model] }
+    pb::RepositoryIndexResponse {
+        models: listed.into_iter().map(model).collect(),
+    }
 }
 
-pub fn statistics(name: &str, version: &str, counts: &Counts) -> pb::ModelStatisticsResponse {
+pub fn statistics(models: &[Arc<Ready>]) -> pb::ModelStatisticsResponse {
+    let of = |ready: &Arc<Ready>| counted(&ready.model, &ready.statistics.snapshot());
+    pb::ModelStatisticsResponse {
+        model_stats: models.iter().map(of).collect(),
+    }
+}
+
+fn counted(model: &ServedModel, counts: &Counts) -> pb::ModelStatistics {
     // There is no response cache: nothing was looked up.
     let none = || duration(Total::default());
     let inference = pb::InferStatistics {
@@ -168,17 +179,14 @@ pub fn statistics(name: &str, version: &str, counts: &Counts) -> pb::ModelStatis
         compute_infer: duration(totals.infer),
         compute_output: duration(totals.output),
     };
-    let model = pb::ModelStatistics {
-        name: name.to_owned(),
-        version: version.to_owned(),
+    pb::ModelStatistics {
+        name: model.name.clone(),
+        version: model.version.clone(),
         last_inference: counts.last_inference_ms,
         inference_count: counts.rows,
         execution_count: counts.runs,
         inference_stats: Some(inference),
         batch_stats: counts.by_rows.iter().map(by_rows).collect(),
-    };
-    pb::ModelStatisticsResponse {
-        model_stats: vec![model],
     }
 }
 
@@ -198,11 +206,13 @@ mod tests {
 
     use crate::protocol::request::tests::model;
     use crate::queue::Batching;
+    use crate::ready::tests::named;
     use crate::statistics::{Phases, Statistics};
 
     #[test]
     fn shapes_and_types() {
-        let metadata = json!(super::model(&model()));
+        let served = named("m", "3", Batching::NONE);
+        let metadata = json!(super::model(&model(), &[served]));
         assert_eq!(metadata["inputs"][0]["shape"], json!([-1, 2]));
         assert_eq!(metadata["versions"], json!(["3"]));
         let config = json!(super::config(&model()));
@@ -242,8 +252,7 @@ mod tests {
         };
         statistics.ran(7, [ns(4), ns(5)].into_iter(), phases);
         statistics.answered(true, ns(30));
-        let answer = json!(super::statistics("m", "3", &statistics.snapshot()));
-        let model = &answer["model_stats"][0];
+        let model = json!(super::counted(&model(), &statistics.snapshot()));
         assert_eq!((&model["name"], &model["version"]), (&json!("m"), &json!("3")));
         assert_eq!(
             (&model["inference_count"], &model["execution_count"]),

@@ -66,6 +66,19 @@ pub async fn read(
         .unwrap_or_else(|_| Err(too_slow(time)))
 }
 
+/// Reads the body of a request on the admin port: a few parameters.
+pub async fn read_small(body: Incoming) -> Result<Bytes, ApiError> {
+    const LIMIT: usize = 64 << 10;
+    const TIME: Duration = Duration::from_secs(10);
+    let reading = http_body_util::Limited::new(body, LIMIT).collect();
+    let read = tokio::time::timeout(TIME, reading)
+        .await
+        .map_err(|_| too_slow(TIME))?;
+    let read = read
+        .map_err(|error| ApiError::invalid(format!("the body is not read: {error}; send at most 64 KiB")))?;
+    Ok(read.to_bytes())
+}
+
 /// Reads the body of a request that is not served, within bounds.
 pub async fn discard(mut body: Incoming) {
     if declared(&body).is_some_and(|size| size > DISCARDED) {

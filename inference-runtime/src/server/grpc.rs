@@ -10,11 +10,11 @@ use std::sync::Arc;
 use http::StatusCode;
 use tonic::{Code, Request, Response, Status};
 
-use super::route::{check_name, loading};
 use super::score;
-use super::state::{Ready, Serving};
+use super::state::Serving;
 use crate::protocol::pb::grpc_inference_service_server::GrpcInferenceService;
 use crate::protocol::{ApiError, grpc, metadata, pb};
+use crate::ready::Ready;
 use crate::worker::Done;
 use door::Ticket;
 
@@ -48,15 +48,10 @@ impl Inference {
         Self { serving }
     }
 
-    /// The model, if that is the one, and the version, that the client means; an empty version means any.
-    fn model(&self, name: &str, version: &str) -> Result<&Ready, ApiError> {
-        self.is_served(name, version)?;
-        self.serving.model().ok_or_else(loading)
-    }
-
-    fn is_served(&self, name: &str, version: &str) -> Result<(), ApiError> {
+    /// The version that the client means; an empty one means the newest.
+    fn model(&self, name: &str, version: &str) -> Result<Arc<Ready>, ApiError> {
         let version = Some(version).filter(|version| !version.is_empty());
-        check_name(&self.serving, name, version)
+        self.serving.catalog.find(name, version)
     }
 
     async fn infer(
@@ -65,6 +60,7 @@ impl Inference {
         request: pb::ModelInferRequest,
     ) -> Result<pb::ModelInferResponse, ApiError> {
         let ready = self.model(&request.model_name, &request.model_version)?;
+        ticket.asks(&ready);
         let parsed = grpc::parse(request, &ready.model)?;
         let mut terms = parsed.terms;
         terms.timeout = Some(
@@ -77,7 +73,7 @@ impl Inference {
         let permit = Arc::clone(&ticket.permit);
         let mut done: Done = score::score(
             &self.serving,
-            ready,
+            &ready,
             (parsed.batch, terms),
             permit,
             ticket.started,
@@ -86,13 +82,30 @@ impl Inference {
         let asked = parsed.top_k.as_ref();
         ticket.returned(score::best(
             &self.serving,
-            ready,
+            &ready,
             asked,
             &mut done.outputs,
             pairs,
         )?);
         grpc::encode(&ready.model, parsed.id, &parsed.outputs, &done.outputs)
     }
+}
+
+/// Of a model, or of one of its versions; no name means all models.
+pub fn statistics(
+    serving: &Serving,
+    model: &str,
+    version: &str,
+) -> Result<pb::ModelStatisticsResponse, ApiError> {
+    let wanted = match (model, version) {
+        ("", _) => serving.catalog.ready(None),
+        (model, "") => {
+            serving.catalog.find(model, None)?;
+            serving.catalog.ready(Some(model))
+        }
+        (model, version) => vec![serving.catalog.find(model, Some(version))?],
+    };
+    Ok(metadata::statistics(&wanted))
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -114,7 +127,7 @@ impl GrpcInferenceService for Inference {
 
     async fn model_ready(&self, request: Request<pb::ModelReadyRequest>) -> Answer<pb::ModelReadyResponse> {
         let model = request.into_inner();
-        let ready = self.is_served(&model.name, &model.version).is_ok() && self.serving.is_ready();
+        let ready = self.model(&model.name, &model.version).is_ok() && !self.serving.is_draining();
         answer(pb::ModelReadyResponse { ready })
     }
 
@@ -131,7 +144,9 @@ impl GrpcInferenceService for Inference {
     ) -> Answer<pb::ModelMetadataResponse> {
         let asked = request.into_inner();
         let ready = self.model(&asked.name, &asked.version);
-        answer(metadata::model(&ready.map_err(|error| status(&error))?.model))
+        let ready = ready.map_err(|error| status(&error))?;
+        let versions = self.serving.catalog.ready(Some(&ready.model.name));
+        answer(metadata::model(&ready.model, &versions))
     }
 
     async fn model_config(
@@ -149,27 +164,17 @@ impl GrpcInferenceService for Inference {
         request: Request<pb::ModelStatisticsRequest>,
     ) -> Answer<pb::ModelStatisticsResponse> {
         let (asked, serving) = (request.into_inner(), &self.serving);
-        // No name means all models.
-        if !asked.name.is_empty() {
-            let served = self.is_served(&asked.name, &asked.version);
-            served.map_err(|error| status(&error))?;
-        }
-        let counts = serving.statistics.snapshot();
-        answer(metadata::statistics(
-            &serving.model_name,
-            &serving.model_version,
-            &counts,
-        ))
+        let counted = statistics(serving, &asked.name, &asked.version);
+        answer(counted.map_err(|error| status(&error))?)
     }
 
     async fn repository_index(
         &self,
         request: Request<pb::RepositoryIndexRequest>,
     ) -> Answer<pb::RepositoryIndexResponse> {
-        let (serving, ready) = (&self.serving, self.serving.is_ready());
-        let mut index = metadata::index(&serving.model_name, &serving.model_version, ready);
-        if request.into_inner().ready && !ready {
-            index.models.clear();
+        let mut index = metadata::index(self.serving.catalog.index());
+        if request.into_inner().ready {
+            index.models.retain(|model| model.state == "READY");
         }
         answer(index)
     }

@@ -1,20 +1,21 @@
 //! POST infer: admit, read, parse, queue, encode.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use hyper::body::Incoming;
 
 use super::body::{self, Reply};
-use super::route::{check_name, loading};
 use super::score::{self, Counts};
-use super::state::{Ready, Serving};
+use super::state::Serving;
 use crate::protocol::{ApiError, request, response};
+use crate::ready::Ready;
 
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
 pub async fn infer(
-    serving: &Serving,
+    serving: &Arc<Serving>,
     model: &str,
     version: Option<&str>,
     request: Request<Incoming>,
@@ -22,8 +23,12 @@ pub async fn infer(
     let started = Instant::now();
     serving.load.offered();
     let mut counts = Counts::default();
-    let result = match check(serving, model, version, request.headers()) {
-        Ok((ready, header_length)) => admitted(serving, ready, header_length, request, &mut counts).await,
+    let found = serving.catalog.find(model, version).and_then(|ready| {
+        counts.ready = Some(Arc::clone(&ready));
+        Ok((ready, check(request.headers())?))
+    });
+    let result = match found {
+        Ok((ready, header_length)) => admitted(serving, &ready, header_length, request, &mut counts).await,
         Err(error) => {
             refuse(request).await;
             Err(error)
@@ -33,15 +38,8 @@ pub async fn infer(
     result
 }
 
-/// What can be refused by the head alone.
-fn check<'a>(
-    serving: &'a Serving,
-    model: &str,
-    version: Option<&str>,
-    headers: &HeaderMap,
-) -> Result<(&'a Ready, Option<usize>), ApiError> {
-    check_name(serving, model, version)?;
-    let ready = serving.model().ok_or_else(loading)?;
+/// What can be refused by the head alone; gives back the length of the JSON part, if it is named.
+fn check(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
     if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
         && encoding != "identity"
     {
@@ -59,8 +57,8 @@ fn check<'a>(
         Some(None) => Err(ApiError::invalid(
             "Inference-Header-Content-Length is not a number of bytes",
         )),
-        Some(length) => Ok((ready, length)),
-        None => Ok((ready, None)),
+        Some(length) => Ok(length),
+        None => Ok(None),
     }
 }
 
@@ -72,8 +70,8 @@ async fn refuse(request: Request<Incoming>) {
 }
 
 async fn admitted(
-    serving: &Serving,
-    ready: &Ready,
+    serving: &Arc<Serving>,
+    ready: &Arc<Ready>,
     header_length: Option<usize>,
     request: Request<Incoming>,
     counts: &mut Counts,

@@ -7,7 +7,6 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 use super::body::{self, Reply};
-use super::route::{check_name, loading};
 use super::state::Serving;
 use crate::items::metrics::Outcome;
 use crate::model::digest::Digest;
@@ -62,7 +61,7 @@ type Table = (
 );
 
 fn table(serving: &Serving, model: &str, method: &Method) -> Result<Table, ApiError> {
-    check_name(serving, model, None)?;
+    let ready = serving.catalog.find(model, None)?;
     if ![Method::GET, Method::PUT].contains(method) {
         let message = format!("{method} is not allowed here; GET the table's revision, or PUT a delta");
         return Err(ApiError::new(
@@ -71,7 +70,7 @@ fn table(serving: &Serving, model: &str, method: &Method) -> Result<Table, ApiEr
             message,
         ));
     }
-    let served = &serving.model().ok_or_else(loading)?.model;
+    let served = &ready.model;
     let table = served.items.as_ref().ok_or_else(|| {
         let message = format!("model {model:?} has no item table; declare it as itemTable in config.yaml");
         ApiError::not_found(message)

@@ -1,5 +1,6 @@
 //! The ports: HTTP and gRPC for serving (bounded, with timers), and admin (probes and metrics).
 
+pub mod admin;
 pub mod body;
 pub mod grpc;
 pub mod infer;

@@ -5,27 +5,32 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::state::{Ready, Serving};
+use super::state::Serving;
 use crate::admission::Permit;
 use crate::engine::{Batch, Outputs};
 use crate::metrics::{Labels, ModelLabels};
 use crate::model::top_k::Asked;
+use crate::priority::Priority;
 use crate::protocol::request::Terms;
 use crate::protocol::{ApiError, check};
 use crate::queue::Job;
+use crate::ready::Ready;
+use crate::shadow::Shadowed;
 use crate::worker::Done;
 
 /// Counts for the metrics of one request.
 #[derive(Default)]
 pub struct Counts {
+    /// The model, once it is known which one is meant.
+    pub ready: Option<Arc<Ready>>,
     pub pairs: u64,
     pub items: u64,
 }
 
 /// Scores a batch; its deadline counts from `arrived`, when its first byte was here.
 pub async fn score(
-    serving: &Serving,
-    ready: &Ready,
+    serving: &Arc<Serving>,
+    ready: &Arc<Ready>,
     (batch, terms): (Batch, Terms),
     permit: Arc<Permit>,
     arrived: Instant,
@@ -35,11 +40,12 @@ pub async fn score(
         .timeout
         .map_or(serving.request_timeout, |own| own.min(serving.request_timeout));
     let (deadline, queued) = (arrived + timeout, Instant::now());
-    let queue = &ready.workers.queue;
-    let left = deadline.saturating_duration_since(queued);
-    permit.enter_queue(terms.priority, left, || queue.shed_below(terms.priority))?;
+    let shadowed = Shadowed::of(serving, ready, &batch);
+    if terms.priority != Priority::default() {
+        permit.uses_classes();
+    }
     let now = match &ready.inline {
-        Some(inline) => inline.try_run(queue, batch, (queued, deadline), &permit),
+        Some(inline) => inline.try_run(&serving.queue, batch, (queued, deadline), &permit),
         None => Err(batch),
     };
     let done = match now {
@@ -50,14 +56,16 @@ pub async fn score(
         }
         Err(batch) => {
             let (answer, answered) = oneshot::channel();
-            queue.push(Job {
+            serving.queue.push(Job {
+                ready: Arc::clone(ready),
                 batch,
                 priority: terms.priority,
                 deadline,
                 queued,
                 permit,
                 answer,
-            });
+                shadow: false,
+            })?;
             answered
                 .await
                 .map_err(|_| ApiError::internal("the engine gave no answer"))??
@@ -67,6 +75,9 @@ pub async fn score(
     serving.metrics.queue_seconds.observe(done.waited.as_secs_f64());
     serving.metrics.compute_seconds.observe(done.ran.as_secs_f64());
     serving.metrics.batch_requests.observe(f64::from(done.shared_by));
+    if let Some(shadowed) = shadowed {
+        shadowed.send(serving, ready, &done.outputs);
+    }
     Ok(done)
 }
 
@@ -83,8 +94,8 @@ pub fn best(
     };
     if cut.dropped > 0 {
         let labels = ModelLabels {
-            model: serving.model_name.clone(),
-            version: serving.model_version.clone(),
+            model: ready.model.name.clone(),
+            version: ready.model.version.clone(),
         };
         let dropped = serving.metrics.dropped.get_or_create(&labels);
         dropped.inc_by(cut.dropped as u64);
@@ -101,9 +112,15 @@ pub fn count(serving: &Serving, result: Result<(), &ApiError>, counts: &Counts, 
         Err(_) => {}
     }
     let outcome = result.map_or_else(|error| error.outcome, |()| "ok");
+    let (model, ready) = match &counts.ready {
+        Some(ready) => (ready.model.name.clone(), Some(Arc::clone(ready))),
+        None => serving.catalog.only().unwrap_or_default(),
+    };
     let labels = Labels {
-        model: serving.model_name.clone(),
-        version: serving.model_version.clone(),
+        model,
+        version: ready
+            .as_ref()
+            .map_or_else(String::new, |ready| ready.model.version.clone()),
         outcome,
     };
     serving.metrics.requests.get_or_create(&labels).inc();
@@ -114,5 +131,7 @@ pub fn count(serving: &Serving, result: Result<(), &ApiError>, counts: &Counts, 
         serving.metrics.items.get_or_create(&labels).inc_by(counts.items);
     }
     serving.metrics.request_seconds.observe(took.as_secs_f64());
-    serving.statistics.answered(result.is_ok(), took);
+    if let Some(ready) = ready {
+        ready.statistics.answered(result.is_ok(), took);
+    }
 }

@@ -5,35 +5,28 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::admission::Admission;
-use crate::inline::Inline;
+use crate::catalog::Catalog;
+use crate::inline::Clocks;
 use crate::load::Load;
 use crate::metrics::Metrics;
-use crate::model::ServedModel;
 use crate::nvml::Board;
-use crate::statistics::Statistics;
-use crate::worker::Workers;
+use crate::queue::Queue;
 
-/// A model with its engines.
-pub struct Ready {
-    pub model: ServedModel,
-    pub workers: Arc<Workers>,
-    /// For short requests, if the engine allows it.
-    pub inline: Option<Inline>,
-}
-
-/// One process's serving: at first without a model, then with one, at last draining.
+/// One process's serving: at first without a model, then with some, at last draining.
 pub struct Serving {
-    pub model_name: String,
-    pub model_version: String,
+    pub catalog: Catalog,
+    pub queue: Arc<Queue>,
+    /// Of the threads that read requests.
+    pub reader_clocks: Clocks,
     pub admission: Arc<Admission>,
     pub load: Arc<Load>,
     pub gpus: Arc<Board>,
     pub metrics: Metrics,
-    pub statistics: Arc<Statistics>,
     pub max_body_bytes: usize,
     pub body_timeout: Duration,
     pub request_timeout: Duration,
-    ready: OnceLock<Ready>,
+    /// Models without which the replica is not ready; known once the repository was read.
+    required: OnceLock<Vec<String>>,
     draining: AtomicBool,
 }
 
@@ -46,37 +39,32 @@ impl Serving {
             workers,
         };
         let gpus = Arc::new(Board::default());
+        let load = Arc::new(Load::new(&args.revision, Instant::now()));
         Self {
-            model_name: args.model_name.clone(),
-            model_version: args.model_version.clone(),
+            reader_clocks: (0..workers).map(|_| load.borrowed_engine()).collect(),
+            catalog: Catalog::default(),
+            queue: Arc::new(Queue::new(workers)),
             admission: Admission::new(limits),
-            load: Arc::new(Load::new(&args.revision, Instant::now())),
+            load,
             metrics: Metrics::new(Arc::clone(&gpus)),
             gpus,
-            statistics: Arc::default(),
             max_body_bytes: args.max_body_bytes,
             body_timeout: args.body_timeout,
             request_timeout: args.request_timeout,
-            ready: OnceLock::new(),
+            required: OnceLock::new(),
             draining: AtomicBool::new(false),
         }
     }
 
-    /// The model, once it is loaded and warm; also while draining.
-    pub fn model(&self) -> Option<&Ready> {
-        self.ready.get()
-    }
-
-    pub fn set_model(&self, ready: Ready) {
-        if self.ready.set(ready).is_ok() {
-            self.load.model_ready(Instant::now());
-            self.metrics.ready.set(1);
-        }
+    /// Says without which models the replica is not ready.
+    pub fn require(&self, models: Vec<String>) {
+        let _ = self.required.set(models);
     }
 
     /// Whether new requests should be sent here.
     pub fn is_ready(&self) -> bool {
-        self.ready.get().is_some() && !self.is_draining()
+        let required = self.required.get();
+        !self.is_draining() && required.is_some_and(|models| self.catalog.all_ready(models))
     }
 
     pub fn is_draining(&self) -> bool {
@@ -85,6 +73,5 @@ impl Serving {
 
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
-        self.metrics.ready.set(0);
     }
 }

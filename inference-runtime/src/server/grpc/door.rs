@@ -17,10 +17,11 @@ use tonic::{Code, Status};
 
 use super::{Inference, Serving, status};
 use crate::admission::Permit;
+use crate::catalog::loading;
 use crate::protocol::ApiError;
 use crate::protocol::pb::grpc_inference_service_server::GrpcInferenceServiceServer;
+use crate::ready::Ready;
 use crate::server::body::{too_large, too_slow};
-use crate::server::route::loading;
 use crate::server::score::{self, Counts};
 
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
@@ -34,12 +35,18 @@ pub struct Ticket {
     pub permit: Arc<Permit>,
     pub started: Instant,
     pub timeout: Duration,
+    ready: OnceLock<Arc<Ready>>,
     result: OnceLock<Result<(), ApiError>>,
     pairs: AtomicU64,
     items: AtomicU64,
 }
 
 impl Ticket {
+    /// It is known which model is meant.
+    pub fn asks(&self, ready: &Arc<Ready>) {
+        let _ = self.ready.set(Arc::clone(ready));
+    }
+
     /// All of them are returned, unless `returned` says otherwise.
     pub fn scored(&self, pairs: u64) {
         self.pairs.store(pairs, Ordering::Relaxed);
@@ -108,13 +115,14 @@ impl Door {
         let pairs = ticket.pairs.load(Ordering::Relaxed);
         let items = ticket.items.load(Ordering::Relaxed);
         let items = if result.is_ok() { items } else { 0 };
-        score::count(&self.serving, result, &Counts { pairs, items }, started);
+        let ready = ticket.ready.get().cloned();
+        score::count(&self.serving, result, &Counts { ready, pairs, items }, started);
         response
     }
 
     fn admit(&self, headers: &HeaderMap, started: Instant) -> Result<Ticket, ApiError> {
         let serving = &self.serving;
-        if serving.model().is_none() {
+        if !serving.catalog.any_ready() {
             return Err(loading());
         }
         let timeout = match headers.get("grpc-timeout") {
@@ -129,6 +137,7 @@ impl Door {
             permit: serving.admission.admit(0, timeout)?,
             started,
             timeout,
+            ready: OnceLock::new(),
             result: OnceLock::new(),
             pairs: AtomicU64::new(0),
             items: AtomicU64::new(0),

@@ -1,0 +1,220 @@
+//! Shadows: a part of a model's requests go to a second model too, to see how it would rank. Nobody waits for that.
+//!
+//! A shadow runs when no request waits for an engine, and leaves one thread to requests where there are several. Its
+//! answer is compared and thrown away: how many of the best candidates are the same, and how far the scores differ.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use serde::Deserialize;
+use tokio::sync::oneshot;
+
+use crate::engine::{Batch, Outputs};
+use crate::metrics::ShadowLabels;
+use crate::priority::Priority;
+use crate::queue::Job;
+use crate::ready::Ready;
+use crate::server::Serving;
+
+/// Candidates that are compared where the configuration names no `topK.k`.
+const BEST: usize = 10;
+
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ShadowConfig {
+    /// Another version of the model, or another model.
+    pub model: String,
+    /// Of the requests.
+    pub percent: f64,
+}
+
+impl ShadowConfig {
+    pub fn check(&self) -> Result<(), String> {
+        if self.percent > 0.0 && self.percent <= 100.0 {
+            return Ok(());
+        }
+        Err(format!(
+            "shadow.percent is {}; it is above 0 and at most 100, or leave shadow out",
+            self.percent
+        ))
+    }
+
+    /// Whether the request of that number (from 0) is one of them: as many as the percentage says, evenly spread.
+    fn takes(&self, number: u64) -> bool {
+        let until = |number: u64| (number as f64 * self.percent / 100.0).floor();
+        until(number + 1) > until(number)
+    }
+}
+
+/// Requests of a model that were looked at for its shadow.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+/// A request that its shadow is to see too.
+pub struct Shadowed {
+    shadow: Arc<Ready>,
+    batch: Batch,
+    labels: ShadowLabels,
+}
+
+impl Shadowed {
+    /// A copy of the request, if it is one for the shadow.
+    pub fn of(serving: &Serving, ready: &Ready, batch: &Batch) -> Option<Self> {
+        let config = ready.model.config.shadow.as_ref()?;
+        if !config.takes(ready.shadowed.0.fetch_add(1, Ordering::Relaxed)) {
+            return None;
+        }
+        let labels = |outcome| ShadowLabels {
+            model: ready.model.name.clone(),
+            shadow: config.model.clone(),
+            outcome,
+        };
+        let catalog = &serving.catalog;
+        let version = catalog.find(&ready.model.name, Some(&config.model));
+        let Ok(shadow) = version.or_else(|_| catalog.find(&config.model, None)) else {
+            count(serving, labels("unavailable"));
+            return None;
+        };
+        if shadow.model.layout != ready.model.layout || shadow.id == ready.id {
+            count(serving, labels("incompatible"));
+            return None;
+        }
+        Some(Self {
+            shadow,
+            batch: batch.clone(),
+            labels: labels("compared"),
+        })
+    }
+
+    /// Hands the request to the shadow, once it is answered.
+    pub fn send(self, serving: &Arc<Serving>, ready: &Ready, outputs: &Outputs) {
+        let Self {
+            shadow,
+            batch,
+            labels,
+        } = self;
+        let own = scores(ready, outputs, batch.rows);
+        let k = ready
+            .model
+            .top_k
+            .as_ref()
+            .and_then(|top_k| top_k.k)
+            .unwrap_or(BEST);
+        let (second, rows) = (Arc::clone(&shadow), batch.rows);
+        let (answer, answered) = oneshot::channel();
+        let queued = Instant::now();
+        let taken = serving.queue.push_shadow(Job {
+            ready: shadow,
+            batch,
+            priority: Priority::Low,
+            deadline: queued + serving.request_timeout,
+            queued,
+            permit: serving.admission.uncounted(),
+            answer,
+            shadow: true,
+        });
+        if !taken {
+            count(
+                serving,
+                ShadowLabels {
+                    outcome: "skipped",
+                    ..labels
+                },
+            );
+            return;
+        }
+        let serving = Arc::clone(serving);
+        tokio::spawn(async move {
+            let outcome = match answered.await {
+                Ok(Ok(done)) => match compare(&own, &scores(&second, &done.outputs, rows), k) {
+                    Some((overlap, difference)) => {
+                        serving.metrics.shadow_overlap.observe(overlap);
+                        serving.metrics.shadow_difference.observe(difference);
+                        "compared"
+                    }
+                    None => "incompatible",
+                },
+                Ok(Err(error)) if error.retry_after.is_some() => "skipped",
+                Ok(Err(_)) | Err(_) => "failed",
+            };
+            count(&serving, ShadowLabels { outcome, ..labels });
+        });
+    }
+}
+
+fn count(serving: &Serving, labels: ShadowLabels) {
+    serving.metrics.shadows.get_or_create(&labels).inc();
+}
+
+/// What ranks the candidates; nothing if that is no number for each.
+fn scores(ready: &Ready, outputs: &Outputs, rows: usize) -> Vec<f64> {
+    let found = match &ready.model.top_k {
+        Some(top_k) => top_k.ranks(outputs, rows),
+        None => outputs.tensors.first().and_then(|tensor| tensor.data.floats()),
+    };
+    found.unwrap_or_default()
+}
+
+/// The share of the `k` best that are the same, and the largest difference of a score. `None` when there is nothing to
+/// compare.
+fn compare(own: &[f64], theirs: &[f64], k: usize) -> Option<(f64, f64)> {
+    if own.is_empty() || own.len() != theirs.len() {
+        return None;
+    }
+    let k = k.clamp(1, own.len());
+    let best = |scores: &[f64]| {
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
+        order.truncate(k);
+        order
+    };
+    let (mine, other) = (best(own), best(theirs));
+    let same = mine.iter().filter(|place| other.contains(place)).count();
+    let pairs = own.iter().zip(theirs);
+    let difference = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    Some((same as f64 / k as f64, difference))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_as_the_percentage_says() {
+        for (percent, of, taken) in [
+            (100.0, 10, 10),
+            (25.0, 100, 25),
+            (12.5, 80, 10),
+            (0.1, 10_000, 10),
+        ] {
+            let config = ShadowConfig {
+                model: "m".into(),
+                percent,
+            };
+            config.check().unwrap();
+            let numbers: Vec<u64> = (0..of).filter(|number| config.takes(*number)).collect();
+            assert_eq!(numbers.len(), taken, "{percent}");
+        }
+        for percent in [0.0, -1.0, 100.1, f64::NAN] {
+            let config = ShadowConfig {
+                model: "m".into(),
+                percent,
+            };
+            assert!(config.check().unwrap_err().contains("shadow.percent"));
+        }
+    }
+
+    #[test]
+    fn overlap_and_difference() {
+        let own = [0.9, 0.8, 0.1, 0.2];
+        assert_eq!(compare(&own, &own, 2), Some((1.0, 0.0)));
+        assert_eq!(
+            compare(&own, &[0.9, 0.1, 0.1, 0.5], 2),
+            Some((0.5, 0.7000000000000001))
+        );
+        assert_eq!(compare(&own, &[0.0; 4], 9), Some((1.0, 0.9)));
+        assert_eq!(compare(&own, &own[..3], 2), None);
+        assert_eq!(compare(&[], &[], 2), None);
+    }
+}
