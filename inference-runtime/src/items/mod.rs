@@ -276,5 +276,4 @@ fn ids_spec(name: &str) -> TensorSpec {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;
