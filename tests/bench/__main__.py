@@ -1,6 +1,7 @@
 """Measures and writes the page; see `python -m bench --help` and `make bench-runtime`."""
 
 import argparse
+import gzip
 import json
 import os
 import pathlib
@@ -57,7 +58,14 @@ def main() -> None:
         except BadModel as error:
             sys.exit(f"error: {error}")
     page.write(results, arguments.page)
+    keep(results, arguments.page.with_suffix(".json.gz"))
     print(f"results: {arguments.result}\npage: {arguments.page}", file=sys.stderr)
+
+
+def keep(results: dict, file: pathlib.Path) -> None:
+    """Beside the page, every sample that it is made of; the same bytes for the same results."""
+    with gzip.GzipFile(file, "wb", mtime=0) as packed:
+        packed.write(json.dumps(results).encode())
 
 
 def parse() -> argparse.Namespace:

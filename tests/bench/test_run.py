@@ -1,5 +1,6 @@
 """A whole run, as short as it can be: the result is valid, whatever the machine is doing beside it."""
 
+import gzip
 import json
 import os
 import pathlib
@@ -31,8 +32,12 @@ def run(folder: pathlib.Path, *options: str) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bench")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("bench")
+
+
+@pytest.fixture(scope="module")
+def measured(folder):
     done = run(folder, "--parts", "same-bytes,list-shaped,start")
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "runtime.json").read_text()), (folder / "runtime.md").read_text()
@@ -52,6 +57,11 @@ def test_every_sample_has_its_figures(measured):
         # On a machine that is very busy no request both began and ended in so short a window.
         assert sample["p50_ms"] is None or sample["p50_ms"] <= sample["p99_ms"]
         assert sample["core_us_per_pair"] == pytest.approx(sample["server_cpu_seconds"] * 1e6 / total["pairs"])
+
+
+def test_the_samples_are_kept_beside_the_page(measured, folder):
+    results, _ = measured
+    assert json.loads(gzip.decompress((folder / "runtime.json.gz").read_bytes())) == results
 
 
 def test_open_loops_run_at_shares_of_the_own_capacity(measured):
