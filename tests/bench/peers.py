@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from bench import cpu
 from bench.models import Model
 from bench.pinnace import NAME
-from bench.processes import ServerProcess, Unavailable, free_port, http_ok
+from bench.processes import ServerProcess, Unavailable, http_ok
 from bench.wires import Base64Json, V2Grpc, V2Http
+from harness.ports import free_port
 
 FOLDER = pathlib.Path(__file__).resolve().parent / "peers"
 

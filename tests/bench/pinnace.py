@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 from bench.models import MODELS, Model
-from bench.processes import ServerProcess, Unavailable, free_port, http_ok
+from bench.processes import ServerProcess, Unavailable, http_ok
+from harness.ports import free_port
 
 NAME = "ranker"
 

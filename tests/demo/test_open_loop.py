@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from harness.apiserver import free_port  # noqa: E402
+from harness.ports import free_port  # noqa: E402
 from harness.base import eventually  # noqa: E402
 from open_loop import p99_ms  # noqa: E402
 from traffic import SCRIPT, Traffic  # noqa: E402

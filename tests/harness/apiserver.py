@@ -11,12 +11,12 @@ import os
 import pathlib
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 
 from . import sandbox
 from .base import eventually, run, session
+from .ports import free_port
 
 ADMIN_TOKEN = "test-admin"
 
@@ -135,9 +135,3 @@ def write_kubeconfig(path: pathlib.Path, cluster: dict, user: dict):
     }
     # JSON is YAML.
     path.write_text(json.dumps(content))
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]

@@ -5,10 +5,11 @@ import subprocess
 import yaml
 
 from . import install, objects
-from .apiserver import ApiServer, free_port, write_kubeconfig
+from .apiserver import ApiServer, write_kubeconfig
 from .aws import Aws
 from .base import CACHE, CLUSTER, OPERATOR_KEY, REGION, ROOT, built, eventually, run, session
 from .kube import Kube
+from .ports import free_port
 
 ACCOUNT = f"system:serviceaccount:{install.NAMESPACE}:pinnace"
 # Waits that are minutes in production.

@@ -8,7 +8,6 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,18 +21,16 @@ import requests
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 MODELS = REPOSITORY / "tests" / "models"
 sys.path.insert(0, str(MODELS))
+sys.path.append(str(MODELS.parent))
+
+from harness.ports import free_port  # noqa: E402
+
 NAME = "ranker"
 
 
 def binary() -> str:
     target = os.environ.get("CARGO_TARGET_DIR", str(REPOSITORY / "target"))
     return os.environ.get("PINNACE_RUNTIME", str(pathlib.Path(target) / "debug" / "pinnace-runtime"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_until(condition, seconds: float = 30.0):

@@ -4,8 +4,8 @@ import contextlib
 import json
 import os
 import pathlib
-import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +16,10 @@ from botocore.config import Config
 
 HERE = pathlib.Path(__file__).resolve()
 ROOT = HERE.parents[3]
+sys.path.append(str(ROOT / "tests"))
+
+from harness.ports import free_port  # noqa: E402
+
 CLUSTER = "pinnace-sandbox"
 ACCOUNT = "111122223333"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/pinnace-gpu-node"
@@ -87,9 +91,7 @@ class Sim:
 @contextlib.contextmanager
 def start(executable, folder, more=()):
     """A simulator at 600 times the speed of the clock, on a free loopback port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        listen = f"127.0.0.1:{free.getsockname()[1]}"
+    listen = f"127.0.0.1:{free_port()}"
     policy = ROOT / "terraform/modules/operator-iam/policy.json"
     command = [executable, "serve", "--listen", listen, "--iam-policy", str(policy), "--time-scale", "600", *more]
     log = folder / "aws-sim.log"
