@@ -4,9 +4,8 @@ import json
 import pathlib
 import shutil
 
-import make_small_ranker as small
+import folders
 import numpy as np
-import onnx
 from onnx import TensorProto, helper
 
 WIDTH = 4
@@ -32,21 +31,13 @@ def model(factor: float, padding: int = 0) -> bytes:
             helper.make_tensor("columns", TensorProto.INT64, [1], [1]),
         ],
     )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    made.ir_version = 8
-    onnx.checker.check_model(made)
-    return made.SerializeToString(deterministic=True)
+    return folders.made(graph)
 
 
 def write(folder: pathlib.Path, factor: float, config: str = "device: cpu\n", manifest: bool = True, padding: int = 0):
     """A folder of ours; what was there goes."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / "model.onnx").write_bytes(model(factor, padding))
-    (folder / "config.yaml").write_text(config)
-    if manifest:
-        small.write_manifest(folder)
-    return folder
+    return folders.write(folder, model(factor, padding), config, manifest)
 
 
 CONFIG_PBTXT = """

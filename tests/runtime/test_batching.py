@@ -4,9 +4,9 @@ import concurrent.futures
 import json
 import threading
 
+import folders
 import make_small_ranker as small
 import numpy as np
-import onnx
 import onnxruntime
 import requests
 from conftest import NAME, configure, wait_until
@@ -96,13 +96,7 @@ def listwise(folder):
         [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["rows"])],
         [helper.make_tensor("columns", TensorProto.INT64, [1], [1])],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 8
-    folder.mkdir()
-    onnx.save(model, folder / "model.onnx")
-    (folder / "config.yaml").write_text("device: cpu\nbatching: {maxQueueDelay: 200ms}\n")
-    small.write_manifest(folder)
-    return folder
+    return folders.write(folder, folders.made(graph), "device: cpu\nbatching: {maxQueueDelay: 200ms}\n")
 
 
 def test_a_model_that_compares_rows_is_not_joined(start, tmp_path):

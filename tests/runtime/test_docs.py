@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 
+import folders
 import numpy as np
 import onnx
 import requests
@@ -51,11 +52,7 @@ def exported(path: pathlib.Path):
     inputs = [value("dense", TensorProto.FLOAT, ["pairs", 13]), value("sparse", TensorProto.INT64, ["pairs", 6])]
     outputs = [value("score", TensorProto.FLOAT, ["pairs"])]
     weights = [numpy_helper.from_array(array, name) for name, array in constants.items()]
-    model = helper.make_model(
-        helper.make_graph(nodes, "mine", inputs, outputs, weights), opset_imports=[helper.make_opsetid("", 17)]
-    )
-    model.ir_version = 8
-    onnx.save(model, path)
+    path.write_bytes(folders.made(helper.make_graph(nodes, "mine", inputs, outputs, weights)))
 
 
 def test_serve_your_model(tmp_path):

@@ -9,9 +9,8 @@ import struct
 import subprocess
 import time
 
-import make_small_ranker as small
+import folders
 import numpy as np
-import onnx
 import pytest
 import requests
 from conftest import NAME, binary, wait_until
@@ -36,13 +35,7 @@ def heavy(folder):
         nodes, "heavy", [value("x", TensorProto.FLOAT, ["rows", 8])], [value("score", TensorProto.FLOAT, ["rows", 1])],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 8
-    folder.mkdir()
-    onnx.save(model, folder / "model.onnx")
-    (folder / "config.yaml").write_text("device: cpu\n")
-    small.write_manifest(folder)
-    return folder
+    return folders.write(folder, folders.made(graph))
 
 
 def request() -> tuple[bytes, dict]:

@@ -1,10 +1,11 @@
 """Short requests run at once on the thread that read them; their scores, and what is counted, are those of an engine's thread."""
 
+import folders
 import make_small_ranker as small
 import numpy as np
 from conftest import configure, wait_until
 from onnx import TensorProto, helper
-from test_rank_engine import NO_ONNX_RUNTIME, ask, clients, model_folder
+from test_rank_engine import NO_ONNX_RUNTIME, ask, clients
 
 
 def products() -> bytes:
@@ -13,10 +14,7 @@ def products() -> bytes:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["score"])]
     rows = lambda name, columns: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", columns])  # noqa: E731
     constant = helper.make_tensor("w", TensorProto.FLOAT, [8, 1], weights.ravel())
-    graph = helper.make_graph(nodes, "products", [rows("x", 8)], [rows("score", 1)], [constant])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 8
-    return model.SerializeToString()
+    return folders.made(helper.make_graph(nodes, "products", [rows("x", 8)], [rows("score", 1)], [constant]))
 
 
 def inline(runtime) -> float:
@@ -24,7 +22,7 @@ def inline(runtime) -> float:
 
 
 def test_short_requests_run_at_once_with_the_same_bits(start, tmp_path):
-    runtime = start(model_folder(tmp_path / "model", products()).as_uri(), environment=NO_ONNX_RUNTIME)
+    runtime = start(folders.write(tmp_path / "model", products()).as_uri(), environment=NO_ONNX_RUNTIME)
     x = np.random.default_rng(3).normal(0, 1, (4096, 8)).astype(np.float32)
     sent = 0
     for module, client in clients(runtime):
@@ -50,7 +48,7 @@ def test_long_requests_and_those_that_may_wait_do_not(start, copy, tmp_path):
     runtime = start(copy.as_uri())
     assert runtime.infer(small.request(*small.pairs(np.random.default_rng(4), 4096))).status_code == 200
     assert inline(runtime) == 0
-    folder = model_folder(tmp_path / "model", products())
+    folder = folders.write(tmp_path / "model", products())
     runtime = start(configure(folder, "batching: {maxQueueDelay: 1ms}\n").as_uri())
     body = {"inputs": [{"name": "x", "shape": [1, 8], "datatype": "FP32", "data": [1.0] * 8}]}
     for _ in range(5):
@@ -59,7 +57,7 @@ def test_long_requests_and_those_that_may_wait_do_not(start, copy, tmp_path):
 
 
 def test_a_deadline_that_has_passed_is_kept(start, tmp_path):
-    runtime = start(model_folder(tmp_path / "model", products()).as_uri())
+    runtime = start(folders.write(tmp_path / "model", products()).as_uri())
     body = {"inputs": [{"name": "x", "shape": [1, 8], "datatype": "FP32", "data": [1.0] * 8}]}
     answer = runtime.infer(body | {"parameters": {"timeout": 1}})
     assert answer.status_code == 429 and "deadline" in answer.json()["error"]

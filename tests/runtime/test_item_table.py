@@ -16,8 +16,7 @@ import pytest
 import requests
 from conftest import MODELS, NAME
 from test_rank_engine import ask, clients, parameters
-from test_user_once import as_json
-from tritonclient.utils import InferenceServerException
+from test_user_once import as_json, refused
 
 ENGINES = ["rank", "onnxruntime"]
 TOLERANCE = 2e-5
@@ -200,12 +199,7 @@ def test_what_does_not_fit_is_named(start, light_ranker):
         (user | {"item": np.tile(ids, 1366)}, "maxBatchSize"),
         (user | {"items": ids}, "the items' ids as \"item\""),
     ]:
-        answer = runtime.infer(as_json(form))
-        assert answer.status_code == 400 and named in answer.json()["error"], answer.text
-        for module, client in clients(runtime):
-            with pytest.raises(InferenceServerException) as error:
-                ask(module, client, form)
-            assert named in error.value.message()
+        refused(runtime, form, named)
     assert runtime.metric("pinnace_item_table_unknown_ids_total{") == 3
 
 

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import subprocess
 
+import folders
 import make_small_ranker as small
 import numpy as np
 import onnx
@@ -48,14 +49,6 @@ def ask(module, client, arrays: dict, **options):
     return client.infer(NAME, tensors, **options)
 
 
-def model_folder(folder, content: bytes, config: str = "device: cpu\n"):
-    folder.mkdir()
-    (folder / "model.onnx").write_bytes(content)
-    (folder / "config.yaml").write_text(config)
-    small.write_manifest(folder)
-    return folder
-
-
 def test_triton_clients_without_onnx_runtime(start, ranker, session):
     runtime = start(ranker.as_uri(), environment=NO_ONNX_RUNTIME)
     assert parameters(runtime)["backend"] == parameters(runtime)["engine"] == "rank"
@@ -79,7 +72,7 @@ def test_models_of_the_corpus(start, tmp_path, name):
     known = json.loads((CORPUS / f"{name}.json").read_text())
     inputs = {x["name"]: np.array(x["data"], TYPES[x["datatype"]]).reshape(x["shape"]) for x in known["inputs"]}
     reference = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    runtime = start(model_folder(tmp_path / "model", content).as_uri(), environment=NO_ONNX_RUNTIME)
+    runtime = start(folders.write(tmp_path / "model", content).as_uri(), environment=NO_ONNX_RUNTIME)
     names = [output.name for output in reference.get_outputs()]
     for module, client in clients(runtime):
         answer = ask(module, client, inputs)
@@ -90,7 +83,7 @@ def test_models_of_the_corpus(start, tmp_path, name):
 
 def test_an_id_outside_of_its_table_is_refused(start, tmp_path, ranker):
     """Without declared vocabularies the engine itself says so."""
-    folder = model_folder(tmp_path / "model", (ranker / "model.onnx").read_bytes())
+    folder = folders.write(tmp_path / "model", (ranker / "model.onnx").read_bytes())
     runtime = start(folder.as_uri())
     dense, sparse = small.pairs(np.random.default_rng(1), 2)
     sparse[1, 25] = 10**6
@@ -105,15 +98,11 @@ def unknown_operator() -> bytes:
     """Bitwise operators are not in the set."""
     rows = lambda name, kind: helper.make_tensor_value_info(name, kind, ["rows", 2])  # noqa: E731
     nodes = [helper.make_node("Round", ["x"], ["y"], name="rounding")]
-    graph = helper.make_graph(nodes, "g", [rows("x", TensorProto.FLOAT)], [rows("y", TensorProto.FLOAT)])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 8
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
+    return folders.made(helper.make_graph(nodes, "g", [rows("x", TensorProto.FLOAT)], [rows("y", TensorProto.FLOAT)]))
 
 
 def test_another_operator_falls_to_onnx_runtime(start, tmp_path):
-    runtime = start(model_folder(tmp_path / "model", unknown_operator()).as_uri())
+    runtime = start(folders.write(tmp_path / "model", unknown_operator()).as_uri())
     shown = parameters(runtime)
     assert shown["backend"] == shown["engine"] == "onnxruntime"
     assert "rounding" in shown["not_rank"] and "Round" in shown["not_rank"]
@@ -201,14 +190,14 @@ def test_rank_does_not_run_on_a_gpu(start, copy):
 
 
 def test_rank_is_wanted_and_does_not_take_the_model(start, tmp_path):
-    folder = model_folder(tmp_path / "model", unknown_operator(), "device: cpu\nengine: rank\n")
+    folder = folders.write(tmp_path / "model", unknown_operator(), "device: cpu\nengine: rank\n")
     failure = start(folder.as_uri(), wait=False).failure()
     assert failure["reason"] == "ModelInvalid"
     assert "rounding" in failure["message"] and "engine: auto" in failure["message"]
 
 
 def test_onnx_runtime_is_needed_and_missing(start, tmp_path):
-    folder = model_folder(tmp_path / "model", unknown_operator())
+    folder = folders.write(tmp_path / "model", unknown_operator())
     failure = start(folder.as_uri(), wait=False, environment=NO_ONNX_RUNTIME).failure()
     assert "ORT_DYLIB_PATH" in failure["message"] and "rounding" in failure["message"]
 
@@ -237,12 +226,8 @@ def test_candidates_without_a_score_are_dropped(start, tmp_path):
     nodes = [helper.make_node("Log", ["x"], ["score"]), helper.make_node("Neg", ["item"], ["opposite"])]
     inputs = [value("x", TensorProto.FLOAT, ["rows", 1]), value("item", TensorProto.INT64, ["rows", 1])]
     outputs = [value("score", TensorProto.FLOAT, ["rows", 1]), value("opposite", TensorProto.INT64, ["rows", 1])]
-    model = helper.make_model(helper.make_graph(nodes, "g", inputs, outputs), opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 8
-    folder = tmp_path / "logarithm"
-    folder.mkdir()
-    onnx.save(model, folder / "model.onnx")
-    configure(folder, "device: cpu\ntopK: {ids: item, score: score}\noutputs: {score: {nonFinite: dropCandidate}}\n")
+    config = "device: cpu\ntopK: {ids: item, score: score}\noutputs: {score: {nonFinite: dropCandidate}}\n"
+    folder = folders.write(tmp_path / "logarithm", folders.made(helper.make_graph(nodes, "g", inputs, outputs)), config)
     # Zeros would be refused at warm-up.
     one = [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [1]}, {"name": "item", "shape": [1, 1], "datatype": "INT64", "data": [0]}]
     (folder / "samples").mkdir()
@@ -296,9 +281,7 @@ def test_a_model_without_kernels_falls_to_onnx_runtime(start, tmp_path):
     rows = lambda name, kind: helper.make_tensor_value_info(name, kind, ["rows", 2])  # noqa: E731
     nodes = [helper.make_node("IsNaN", ["x"], ["y"], name="missing")]
     graph = helper.make_graph(nodes, "g", [rows("x", TensorProto.FLOAT)], [rows("y", TensorProto.BOOL)])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 8
-    runtime = start(model_folder(tmp_path / "model", model.SerializeToString()).as_uri())
+    runtime = start(folders.write(tmp_path / "model", folders.made(graph)).as_uri())
     shown = parameters(runtime)
     assert shown["engine"] == "onnxruntime" and "missing" in shown["not_rank"]
     labels = f'model="{NAME}",version="1",engine="onnxruntime",not_rank="slow"'

@@ -46,8 +46,6 @@ def test_the_same_model_agrees_with_itself(start, tmp_path):
 
 
 def test_one_that_is_not_there_or_does_not_fit_hurts_nobody(start, tmp_path, ranker):
-
-
     root = shadowed(tmp_path / "models", "ranker", 100)
     shutil.copytree(ranker, root / "ranker")
     runtime = repository(start, root)

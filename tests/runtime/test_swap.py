@@ -5,6 +5,7 @@ import itertools
 import json
 import threading
 
+import make_small_ranker as small
 import numpy as np
 import pytest
 import requests
@@ -102,7 +103,7 @@ def damage(folder, what: str):
         content = model.read_bytes()
         scaled.write(folder, 5.0)
         model.write_bytes(content[: len(content) // 2])
-        scaled.small.write_manifest(folder)
+        small.write_manifest(folder)
     elif what == "digest":
         scaled.write(folder, 5.0)
         content = bytearray(model.read_bytes())
@@ -119,7 +120,7 @@ def damage(folder, what: str):
         answer = {"outputs": [{"name": "score", "datatype": "FP32", "shape": [1], "data": [12345.0]}]}
         (folder / "samples" / "one.request.json").write_text(json.dumps(scaled.request()))
         (folder / "samples" / "one.response.json").write_text(json.dumps(answer))
-        scaled.small.write_manifest(folder)
+        small.write_manifest(folder)
     elif what == "manifest":
         (folder / "manifest.json").unlink()
     else:

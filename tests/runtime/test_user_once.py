@@ -45,6 +45,16 @@ def as_json(arrays: dict) -> dict:
     }
 
 
+def refused(runtime, form: dict, named: str):
+    """By every door, with a message that has `named` in it."""
+    answer = runtime.infer(as_json(form))
+    assert answer.status_code == 400 and named in answer.json()["error"], answer.text
+    for module, client in clients(runtime):
+        with pytest.raises(InferenceServerException) as error:
+            ask(module, client, form)
+        assert named in error.value.message()
+
+
 def scores(answer: dict) -> np.ndarray:
     return np.float32(answer["outputs"][0]["data"])
 
@@ -115,12 +125,7 @@ def test_what_does_not_fit_is_named(start, copy):
         ({"dense": dense[:1], "sparse.user": user, "sparse.items": item}, '"sparse.item" is missing'),
     ]
     for form, named in bad:
-        answer = runtime.infer(as_json(form))
-        assert answer.status_code == 400 and named in answer.json()["error"], answer.text
-        for module, client in clients(runtime):
-            with pytest.raises(InferenceServerException) as error:
-                ask(module, client, form)
-            assert named in error.value.message()
+        refused(runtime, form, named)
     once = {"dense": dense[:1], "sparse.user": user, "sparse.item": item}
     best = [ask(module, client, once, parameters={"top_k": 2}).as_numpy("ids") for module, client in clients(runtime)]
     assert best[0].tolist() == best[1].tolist() and set(best[0]) <= set(sparse[:, 20])
