@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::engine::{Batch, Outputs};
 use crate::metrics::ShadowLabels;
+use crate::model::ranking;
 use crate::priority::Priority;
 use crate::queue::Job;
 use crate::ready::Ready;
@@ -163,14 +164,7 @@ fn compare(own: &[f64], theirs: &[f64], k: usize) -> Option<(f64, f64)> {
         return None;
     }
     let k = k.clamp(1, own.len());
-    let best = |scores: &[f64]| {
-        let mut order: Vec<usize> = (0..scores.len()).collect();
-        order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
-        order.truncate(k);
-        order
-    };
-    let (mine, other) = (best(own), best(theirs));
-    let same = mine.iter().filter(|place| other.contains(place)).count();
+    let same = ranking::agreed(own, theirs, k);
     let pairs = own.iter().zip(theirs);
     let difference = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     Some((same as f64 / k as f64, difference))

@@ -14,7 +14,7 @@ use crate::model::config::Device;
 use crate::model::digest::{Digest, Manifest};
 use crate::model::folder::{self, ModelFolder};
 use crate::model::loading::{self, Wanted};
-use crate::model::warmup;
+use crate::model::{ranking, warmup};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rank::plan::Precision;
@@ -221,14 +221,13 @@ impl Kept {
     /// Counts every output with one score a pair, of lists that have a tenth.
     fn add(&mut self, a: &Outputs, b: &Outputs, rows: usize) {
         for (a, b) in a.tensors.iter().zip(&b.tensors) {
-            let (Data::F32(a), Data::F32(b)) = (&a.data, &b.data) else {
+            let (Data::F32(_), Some(a), Some(b)) = (&a.data, a.data.floats(), b.data.floats()) else {
                 continue;
             };
             let count = rows / BEST;
             if a.len() == rows && b.len() == rows {
-                let (a, b) = (best(a, count), best(b, count));
                 self.of += count;
-                self.same += a.iter().filter(|pair| b.contains(pair)).count();
+                self.same += ranking::agreed(&a, &b, count);
             }
         }
     }
@@ -242,14 +241,6 @@ impl fmt::Display for Kept {
             "bf16 keeps {same} of the {of} best pairs, which are the best tenth of each list"
         )
     }
-}
-
-/// The pairs with the highest scores, ranked as answers with `top_k` are.
-fn best(scores: &[f32], count: usize) -> Vec<usize> {
-    let mut pairs: Vec<usize> = (0..scores.len()).collect();
-    pairs.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
-    pairs.truncate(count);
-    pairs
 }
 
 fn run_both(one: &mut dyn Engine, two: &mut dyn Engine, batch: Batch) -> Result<[Outputs; 2], String> {
@@ -370,7 +361,5 @@ mod tests {
         a[3] = 50.0;
         kept.add(&before, &scores(&a), 20);
         assert_eq!((kept.same, kept.of), (5, 6));
-        // Equal scores: the first in the list is the better one.
-        assert_eq!(best(&[1.0, 2.0, 2.0, 2.0], 2), [1, 2]);
     }
 }

@@ -220,7 +220,7 @@ impl ItemTable {
             }
         };
         if ids.len() > limit {
-            return Err(too_many_rows(ids.len(), limit));
+            return Err(ApiError::too_many_rows(ids.len(), limit));
         }
         let twice = |fill: &&Fill| {
             given
@@ -262,13 +262,6 @@ impl ItemTable {
         }
         Ok(Some(ids))
     }
-}
-
-/// A request is larger than `maxBatchSize`.
-pub fn too_many_rows(rows: usize, limit: usize) -> ApiError {
-    ApiError::invalid(format!(
-        "{rows} rows; at most {limit} are taken (maxBatchSize in config.yaml): split the request"
-    ))
 }
 
 fn ids_spec(name: &str) -> TensorSpec {

@@ -50,6 +50,19 @@ impl Opened {
     pub fn engine(&mut self) -> Result<Box<dyn Engine>, LoadFailure> {
         self.loader.engine(&self.model.layout)
     }
+
+    fn engines(&mut self, count: usize) -> Result<Vec<Box<dyn Engine>>, LoadFailure> {
+        (0..count).map(|_| self.engine()).collect()
+    }
+
+    /// What short requests take of a warm engine, if they may run at once.
+    fn pace(&self, engine: &mut dyn Engine) -> Option<Pace> {
+        // Who limits the runs at a time wants no others beside them, and who lets requests wait wants them to run together.
+        let may = self.loader.is_predictable()
+            && self.instances.is_none()
+            && self.model.batching.max_delay.is_zero();
+        may.then(|| Pace::measure(engine, &self.model)).flatten()
+    }
 }
 
 /// Loads and warms one engine a worker; `ended` is told the phases. Blocks.
@@ -60,34 +73,27 @@ pub fn load(
 ) -> Result<Loaded, LoadFailure> {
     let mut opened = open(folder, wanted)?;
     let count = opened.instances.unwrap_or(usize::MAX).min(wanted.workers).max(1);
-    // Who limits the runs at a time wants no others beside them.
-    let sets = if opened.loader.is_predictable() && opened.instances.is_none() {
-        2
-    } else {
-        1
-    };
-    let mut engines = Vec::with_capacity(sets * count);
-    while engines.len() < sets * count {
-        engines.push(opened.engine()?);
-    }
-    let mut model = opened.model;
+    let mut engines = opened.engines(count)?;
     ended("load");
-    let samples = warmup::samples(folder, &model)?;
+    let samples = warmup::samples(folder, &opened.model)?;
     for engine in &mut engines {
-        warmup::warm(engine.as_mut(), &model, &samples)?;
+        warmup::warm(engine.as_mut(), &opened.model, &samples)?;
     }
-    model.batching = warmup::try_joining(engines[0].as_mut(), &model, &samples);
-    let mut spare = engines.split_off(count);
-    // Who lets requests wait for others wants them to run together.
-    let pace = match spare.first_mut() {
-        Some(engine) if model.batching.max_delay.is_zero() => Pace::measure(engine.as_mut(), &model),
-        _ => None,
+    opened.model.batching = warmup::try_joining(engines[0].as_mut(), &opened.model, &samples);
+    let row = warmup::row_time(engines[0].as_mut(), &opened.model, &samples)?;
+    let inline = match opened.pace(engines[0].as_mut()) {
+        Some(pace) => {
+            let mut spare = opened.engines(count)?;
+            for engine in &mut spare {
+                warmup::warm(engine.as_mut(), &opened.model, &samples)?;
+            }
+            Some((spare, pace))
+        }
+        None => None,
     };
-    let row = warmup::row_time(engines[0].as_mut(), &model, &samples)?;
     ended("warm_up");
-    let inline = pace.map(|pace| (spare, pace));
     Ok(Loaded {
-        model,
+        model: opened.model,
         engines,
         row,
         inline,

@@ -5,6 +5,7 @@ pub mod digest;
 pub mod folder;
 pub mod loading;
 pub mod pbtxt;
+pub mod ranking;
 pub mod source;
 pub mod top_k;
 pub mod triton;

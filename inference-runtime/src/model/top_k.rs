@@ -277,30 +277,28 @@ fn by_score(a: f64, b: f64) -> Ordering {
     }
 }
 
-/// `NAME`, or `NAME[COLUMN]`.
-pub fn named_column(written: &str) -> Result<(&str, Option<usize>), String> {
-    let Some((name, rest)) = written.split_once('[') else {
-        return Ok((written, None));
+/// Finds `NAME`, or `NAME[COLUMN]`, among the model's inputs or outputs (`side` says which): the tensor, and its column.
+/// Its elements are of `types`; `else_said` goes behind what they are instead.
+pub fn named_column(
+    side: &str,
+    written: &str,
+    specs: &[TensorSpec],
+    (types, else_said): (&[Datatype], &str),
+) -> Result<(usize, usize), String> {
+    let (name, column) = match written.split_once('[') {
+        None => (written, None),
+        Some((name, rest)) => {
+            let column = rest.strip_suffix(']').and_then(|column| column.parse().ok());
+            let column = column.ok_or_else(|| format!("{written:?} is neither NAME nor NAME[COLUMN]"))?;
+            (name, Some(column))
+        }
     };
-    let column = rest.strip_suffix(']').and_then(|column| column.parse().ok());
-    let column = column.ok_or_else(|| format!("{written:?} is neither NAME nor NAME[COLUMN]"))?;
-    Ok((name, Some(column)))
-}
-
-/// The slot and column that hold the ids.
-fn ids(written: &str, signature: &Signature, layout: &Layout) -> Result<(usize, usize), String> {
-    let (name, column) = named_column(written)?;
-    let input = signature.inputs.iter().position(|spec| spec.name == name);
-    let input = input.ok_or_else(|| {
-        let known = names(&signature.inputs);
-        format!("the model has no input {name:?}; it has {known}")
-    })?;
-    let spec = &signature.inputs[input];
-    if !matches!(spec.datatype, Datatype::I64 | Datatype::I32) {
-        return Err(format!(
-            "input {name:?} is {}, ids are INT64 or INT32",
-            spec.datatype.name()
-        ));
+    let index = specs.iter().position(|spec| spec.name == name);
+    let index = index.ok_or_else(|| format!("the model has no {side} {name:?}; it has {}", names(specs)))?;
+    let spec = &specs[index];
+    if !types.contains(&spec.datatype) {
+        let own = spec.datatype.name();
+        return Err(format!("{side} {name:?} is {own}{else_said}"));
     }
     let column = match (&spec.dims[1..], column) {
         ([], None | Some(0)) | ([Dim::Fixed(1)], None) => 0,
@@ -308,10 +306,17 @@ fn ids(written: &str, signature: &Signature, layout: &Layout) -> Result<(usize, 
         _ => {
             let shape = spec.protocol_shape();
             return Err(format!(
-                "input {name:?} has shape {shape:?}; name one of its columns, as {name}[0]"
+                "{side} {name:?} has shape {shape:?}; name one of its columns, as {name}[0]"
             ));
         }
     };
+    Ok((index, column))
+}
+
+/// The slot and column that hold the ids.
+fn ids(written: &str, signature: &Signature, layout: &Layout) -> Result<(usize, usize), String> {
+    let types = (&[Datatype::I64, Datatype::I32][..], ", ids are INT64 or INT32");
+    let (input, column) = named_column("input", written, &signature.inputs, types)?;
     let once = || format!("{written} comes once a request (requestInputs), ids are the pairs'");
     match &layout.places[input] {
         Place::Whole(slot) if layout.slots[*slot].once => Err(once()),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::top_k::named_column;
-use crate::engine::{Data, Datatype, Dim, Outputs, TensorSpec, names};
+use crate::engine::{Data, Datatype, Outputs, TensorSpec};
 
 /// `topK.utility`: exactly one of them. Heads are outputs, `NAME`, or columns of outputs, `NAME[COLUMN]`.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -100,27 +100,8 @@ fn head(written: &str, factor: f64, outputs: &[TensorSpec]) -> Result<Head, Stri
     if !factor.is_finite() {
         return Err(format!("{written} has {factor}; give a finite number"));
     }
-    let (name, column) = named_column(written)?;
-    let output = outputs.iter().position(|spec| spec.name == name);
-    let output =
-        output.ok_or_else(|| format!("the model has no output {name:?}; it has {}", names(outputs)))?;
-    let spec = &outputs[output];
-    if !matches!(spec.datatype, Datatype::F32 | Datatype::F64) {
-        return Err(format!(
-            "output {name:?} is {}; heads are FP32 or FP64",
-            spec.datatype.name()
-        ));
-    }
-    let column = match (&spec.dims[1..], column) {
-        ([], None | Some(0)) | ([Dim::Fixed(1)], None) => 0,
-        ([Dim::Fixed(width)], Some(column)) if column < *width => column,
-        _ => {
-            let shape = spec.protocol_shape();
-            return Err(format!(
-                "output {name:?} has shape {shape:?}; name one of its columns, as {name}[0]"
-            ));
-        }
-    };
+    let types = (&[Datatype::F32, Datatype::F64][..], "; heads are FP32 or FP64");
+    let (output, column) = named_column("output", written, outputs, types)?;
     Ok(Head {
         output,
         column,
@@ -131,7 +112,7 @@ fn head(written: &str, factor: f64, outputs: &[TensorSpec]) -> Result<Head, Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Tensor;
+    use crate::engine::{Dim, Tensor};
 
     fn outputs() -> Vec<TensorSpec> {
         let rows = || Dim::Named("n".into());

@@ -6,7 +6,6 @@ use super::ApiError;
 use super::request::WantedOutput;
 use crate::engine::layout::{Place, Sent, Slot};
 use crate::engine::{Batch, Data, Datatype, Dim, Outputs, Tensor, TensorSpec, names};
-use crate::items::too_many_rows;
 use crate::model::ServedModel;
 use crate::model::top_k::{Asked, Cut, TopK};
 
@@ -203,7 +202,7 @@ pub fn batch(
     }
     let rows = rows(&sent, model)?;
     if rows > limit {
-        return Err(too_many_rows(rows, limit));
+        return Err(ApiError::too_many_rows(rows, limit));
     }
     let batch = model.layout.batch(sent, rows);
     let asked = asked(model, k, &batch, item_ids)?;

@@ -28,6 +28,13 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "invalid", message)
     }
 
+    /// A request is larger than `maxBatchSize`.
+    pub fn too_many_rows(rows: usize, limit: usize) -> Self {
+        Self::invalid(format!(
+            "{rows} rows; at most {limit} are taken (maxBatchSize in config.yaml): split the request"
+        ))
+    }
+
     /// Not now: the client may come again.
     pub fn refused(outcome: &'static str, message: impl Into<String>) -> Self {
         Self {
