@@ -6,6 +6,7 @@ use rank::Model;
 use rank::interpret;
 use rank::onnx::NoExternalData;
 use rank::pass::rows::Rows;
+use rank::pass::vocabulary;
 use rank::plan::{Options, Plan, Precision};
 use rank::tensor::{Data, Tensor};
 use support::{answers, content, inputs, models, tensors};
@@ -118,4 +119,36 @@ fn every_export_in_bf16_agrees_with_onnx_runtime_within_its_tolerance() {
     assert!(worst[0].0 <= BF16_TOLERANCE, "{worst:?}");
     // Something was rounded.
     assert!(worst[0].0 > 10.0 * TOLERANCE, "{worst:?}");
+}
+
+/// Exports whose columns have 5, 6, 7 ... ids, and the inputs that have them: in a table for each, or in parts of one.
+const FIELDS: &[(&str, &[&str])] = &[
+    ("dcn.", &["sparse"]),
+    ("deepfm.", &["sparse"]),
+    ("dlrm-dcnv2.", &["sparse"]),
+    ("dlrm.", &["sparse"]),
+    ("mmoe.", &["sparse"]),
+    ("two-tower.", &["user", "item"]),
+    ("wide-and-deep.", &["sparse"]),
+    ("xdeepfm.", &["sparse"]),
+];
+
+#[test]
+fn vocabularies_are_the_rows_of_the_tables() {
+    let mut checked = 0;
+    for name in models() {
+        let Some((_, inputs)) = FIELDS.iter().find(|(prefix, _)| name.starts_with(prefix)) else {
+            continue;
+        };
+        let model = support::load(&name);
+        let found = vocabulary::infer(&model.graph, &model.rows);
+        for input in *inputs {
+            let own = found.iter().find(|vocabulary| vocabulary.input == *input);
+            let own = own.unwrap_or_else(|| panic!("{name}: nothing is known of {input}"));
+            let fields: Vec<Option<u64>> = (5..).take(own.sizes.len()).map(Some).collect();
+            assert_eq!(own.sizes, fields, "{name}: {input}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 36, "{checked} inputs were looked at");
 }

@@ -6,3 +6,4 @@ pub mod hoist;
 pub mod prune;
 pub mod rows;
 pub mod shape;
+pub mod vocabulary;
