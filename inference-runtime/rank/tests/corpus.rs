@@ -151,4 +151,12 @@ fn vocabularies_are_the_rows_of_the_tables() {
         }
     }
     assert!(checked >= 36, "{checked} inputs were looked at");
+    // A history, of which paddings are marked, and a target in one table of 20 rows.
+    let model = support::load("din.torchscript-17");
+    let found = vocabulary::infer(&model.graph, &model.rows);
+    let sizes: Vec<_> = found
+        .into_iter()
+        .flat_map(|vocabulary| vocabulary.sizes)
+        .collect();
+    assert_eq!(sizes, [Some(20); 11]);
 }

@@ -2,8 +2,8 @@
 //!
 //! Ids are followed from the inputs through steps that only move them, or add constants. What is looked up in a table of its own
 //! may have as many ids as that has rows. Where columns share a table, each from an offset of its own on, a column's part
-//! ends where the next one begins. Nothing is said of a column that is used otherwise too: a number, or an id below 0 that
-//! is masked afterwards, looks the same.
+//! ends where the next one begins. Nothing is said of a column that is used otherwise too, other than to be compared
+//! with ids from 0 on: a number, or an id below 0 that is masked afterwards, looks the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -146,12 +146,36 @@ impl Ids {
             lookups.push(trace.uses());
             return;
         }
+        if self.marks(graph, node) {
+            return;
+        }
         match self.step(graph, node) {
             Some(trace) => {
                 self.traces.insert(node.outputs[0], trace);
             }
             None => node.inputs.iter().for_each(|input| self.used(*input)),
         }
+    }
+
+    /// Whether a step only tells where ids are some that there may be, as paddings by a row of their own.
+    fn marks(&self, graph: &Graph, node: &Node) -> bool {
+        let (Op::Binary(Binary::Equal), [one, other]) = (&node.op, &node.inputs[..]) else {
+            return false;
+        };
+        let (ids, constant) = match self.traces.get(one) {
+            Some(trace) => (trace, graph.constant(*other)),
+            None => (&self.traces[other], graph.constant(*one)),
+        };
+        let from_0 = |tensor: &Tensor| {
+            tensor
+                .as_int()
+                .is_some_and(|values| values.iter().all(|value| *value >= 0))
+        };
+        let unchanged = ids
+            .added
+            .as_int()
+            .is_some_and(|added| added.iter().all(|added| *added == 0));
+        unchanged && constant.is_some_and(from_0)
     }
 
     /// What a step makes of ids; `None` when it may be more than moving them or adding to them.

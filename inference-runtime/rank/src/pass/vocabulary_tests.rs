@@ -146,6 +146,21 @@ fn nothing_is_said_without_proof() {
 }
 
 #[test]
+fn paddings_may_be_marked() {
+    let marked = |padding: i64| {
+        sizes_of(move |graph, ids| {
+            let constant = graph.add_constant("padding", Tensor::i64(vec![], vec![padding]));
+            let mask = graph.push_one("mask", Op::Binary(Binary::Equal), &[constant, ids])?;
+            graph.outputs.push(mask);
+            let table = table(graph, 9);
+            look_up(graph, table, ids)
+        })
+    };
+    assert_eq!(marked(0), [Some(9); 3]);
+    assert_eq!(marked(-1), [None; 3]);
+}
+
+#[test]
 fn a_listwise_model_is_not_looked_at() {
     let mut graph = Graph::default();
     let ids = graph.add_input("ids", Fact::new(Element::I64, vec![Extent::N]));
