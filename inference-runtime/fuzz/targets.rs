@@ -9,6 +9,7 @@ use inference_runtime::args::{self, Cli, Command};
 use inference_runtime::engine::{
     Chosen, Data, Datatype, Dim, Layout, Outputs, Signature, Tensor, TensorSpec, tensor,
 };
+use inference_runtime::ids::IdRules;
 use inference_runtime::model::ServedModel;
 use inference_runtime::model::config::ModelConfig;
 use inference_runtime::model::digest::{Manifest, confined};
@@ -21,6 +22,8 @@ use inference_runtime::server::{Serving, route};
 
 #[path = "model_targets.rs"]
 mod model_targets;
+#[path = "text_target.rs"]
+mod text_target;
 
 /// What is run on any bytes, and how much memory it may take.
 pub struct Target {
@@ -58,6 +61,13 @@ pub const TARGETS: &[Target] = &[
         name: "grpc_request",
         run: grpc_request,
         factor: 1024,
+        allowance: SMALL,
+    },
+    // A length of 4 bytes makes an id of 8, beside a copy of the bytes.
+    Target {
+        name: "text_values",
+        run: text_target::text_values,
+        factor: 32,
         allowance: SMALL,
     },
     Target {
@@ -128,16 +138,19 @@ fn signature() -> Signature {
     }
 }
 
-static MODEL_SERVED: LazyLock<ServedModel> = LazyLock::new(|| {
-    let signature = signature();
-    let config = ModelConfig::parse(CONFIG).expect("the configuration above is right");
+static MODEL_SERVED: LazyLock<ServedModel> = LazyLock::new(|| served(signature(), CONFIG));
+
+fn served(signature: Signature, config: &str) -> ServedModel {
+    let config = ModelConfig::parse(config).expect("the configuration above is right");
     let layout = config
         .layout(&signature)
         .expect("the configuration fits the signature");
+    let ids = IdRules::new(&config, (&signature, &layout), &[]).expect("ids fit the signature");
     ServedModel {
         name: "m".to_owned(),
         version: "1".to_owned(),
         top_k: TopK::of(&config, &signature, &layout).expect("topK fits the signature"),
+        ids: Arc::new(ids),
         signature: Arc::new(signature),
         layout: Arc::new(layout),
         chosen: Arc::new(Chosen::RANK),
@@ -148,7 +161,7 @@ static MODEL_SERVED: LazyLock<ServedModel> = LazyLock::new(|| {
             max_delay: Duration::ZERO,
         },
     }
-});
+}
 
 /// An accepted request is what the model takes.
 fn check_request(request: &InferRequest) {
@@ -302,6 +315,7 @@ fn config(data: &[u8]) {
         return;
     };
     let _ = TopK::of(&config, &signature, &layout);
+    let _ = IdRules::new(&config, (&signature, &layout), &[]);
     let batching = config.batching(&signature);
     assert!((1..=config.max_batch_size).contains(&batching.max_rows));
     let _: Layout = layout;

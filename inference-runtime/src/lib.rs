@@ -7,7 +7,7 @@
 //! `server::admin` is asked:
 //! `repository` -> `model::source` -> `model::digest` -> `model::config` -> `engine` -> `model::warmup` -> `catalog`.
 //! On the side: `load` counts what passes and `nvml` watches the GPUs; `/load` on the admin port tells both.
-//! `items` has the rows that requests name by id, on the way through `protocol`.
+//! `items` has the rows that requests name by id, and `ids` says which ids there are, on the way through `protocol`.
 //! `bench` is a load client, apart from all that.
 //! `lifecycle` ties both together and is the only place that ends the process.
 
@@ -19,6 +19,7 @@ pub mod catalog;
 pub mod command;
 pub mod engine;
 pub mod failure;
+pub mod ids;
 pub mod inline;
 pub mod items;
 pub mod lifecycle;

@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets, line
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::items::metrics::ItemTableMetrics;
+use crate::model::ServedModel;
 use crate::nvml::{Board, GpuMetrics};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -29,6 +30,14 @@ pub struct Phase {
 pub struct ModelLabels {
     pub model: String,
     pub version: String,
+}
+
+/// One of a model's inputs.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct InputLabels {
+    pub model: String,
+    pub version: String,
+    pub input: String,
 }
 
 /// What became of a request that a shadow was to see too.
@@ -63,6 +72,7 @@ pub struct Metrics {
     pub pairs: Family<Labels, Counter>,
     pub items: Family<Labels, Counter>,
     pub dropped: Family<ModelLabels, Counter>,
+    pub replaced_ids: Family<InputLabels, Counter>,
     pub request_seconds: Histogram,
     pub queue_seconds: Histogram,
     pub compute_seconds: Histogram,
@@ -98,6 +108,7 @@ impl Metrics {
             pairs: Family::default(),
             items: Family::default(),
             dropped: Family::default(),
+            replaced_ids: Family::default(),
             request_seconds: latency(),
             queue_seconds: latency(),
             compute_seconds: latency(),
@@ -137,6 +148,11 @@ impl Metrics {
             "dropped_candidates",
             "Candidates left out of an answer because an output of theirs was NaN or infinity",
             self.dropped.clone(),
+        );
+        registry.register(
+            "replaced_ids",
+            "Ids outside of their vocabulary that a default row stood in for",
+            self.replaced_ids.clone(),
         );
         let seconds = || Unit::Seconds;
         let time = self.request_seconds.clone();
@@ -219,6 +235,18 @@ impl Metrics {
             "Largest difference of a shadow's scores in a request",
             self.shadow_difference.clone(),
         );
+    }
+
+    /// Reads how many ids of a model were replaced.
+    pub fn observe_ids(&self, model: &ServedModel) {
+        for (input, replaced) in model.ids.replaced() {
+            let counter = self.replaced_ids.get_or_create(&InputLabels {
+                model: model.name.clone(),
+                version: model.version.clone(),
+                input: input.to_owned(),
+            });
+            counter.inc_by(replaced.saturating_sub(counter.get()));
+        }
     }
 
     /// The text format.

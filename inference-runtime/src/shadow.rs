@@ -77,7 +77,8 @@ impl Shadowed {
             count(serving, labels("unavailable"));
             return None;
         };
-        if shadow.model.layout != ready.model.layout || shadow.id == ready.id {
+        let alike = shadow.model.layout == ready.model.layout && shadow.model.ids.alike(&ready.model.ids);
+        if !alike || shadow.id == ready.id {
             count(serving, labels("incompatible"));
             return None;
         }

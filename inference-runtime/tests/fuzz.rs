@@ -157,4 +157,4 @@ fn many_mutations() {
     }
 }
 
-tests! { json_request binary_request grpc_request answer config manifest paths model model_edits }
+tests! { json_request binary_request grpc_request text_values answer config manifest paths model model_edits }

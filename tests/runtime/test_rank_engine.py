@@ -82,7 +82,7 @@ def test_models_of_the_corpus(start, tmp_path, name):
 
 
 def test_an_id_outside_of_its_table_is_refused(start, tmp_path, ranker):
-    """Without declared vocabularies the engine itself says so."""
+    """Without declared vocabularies too."""
     folder = folders.write(tmp_path / "model", (ranker / "model.onnx").read_bytes())
     runtime = start(folder.as_uri())
     dense, sparse = small.pairs(np.random.default_rng(1), 2)

@@ -9,6 +9,7 @@ use crate::engine::onnx::OnnxLoader;
 use crate::engine::rank::{BF16_TOLERANCE, RankLoader};
 use crate::engine::{Batch, Data, Datatype, Dim, Engine, Loader, Outputs, Signature, Tensor, TensorSpec};
 use crate::failure::LoadFailure;
+use crate::ids::Column;
 use crate::model::ServedModel;
 use crate::model::config::Device;
 use crate::model::digest::{Digest, Manifest};
@@ -296,15 +297,15 @@ fn made_up(model: &ServedModel) -> Batch {
     };
     let mut sent = Vec::with_capacity(model.signature.inputs.len());
     for spec in &model.signature.inputs {
-        let input = model.config.inputs.get(&spec.name);
-        let vocabularies = input.map_or(&[][..], |input| &input.vocabularies);
-        sent.push(Sent::Whole(tensor(spec, rows, vocabularies, &mut random)));
+        let rules = model.ids.of(&spec.name);
+        let columns = rules.map_or(&[][..], |rules| rules.columns());
+        sent.push(Sent::Whole(tensor(spec, rows, columns, &mut random)));
     }
     let rows = if model.signature.batched() { rows } else { 1 };
     model.layout.batch(sent, rows)
 }
 
-fn tensor(spec: &TensorSpec, rows: usize, vocabularies: &[u64], random: &mut StdRng) -> Tensor {
+fn tensor(spec: &TensorSpec, rows: usize, columns: &[Column], random: &mut StdRng) -> Tensor {
     let size = |(axis, dim): (usize, &Dim)| match dim {
         Dim::Fixed(size) => *size,
         Dim::Named(_) | Dim::Any if axis == 0 => rows,
@@ -313,14 +314,15 @@ fn tensor(spec: &TensorSpec, rows: usize, vocabularies: &[u64], random: &mut Std
     let shape: Vec<usize> = spec.dims.iter().enumerate().map(size).collect();
     let count = shape.iter().product();
     let mut ids = || -> Vec<i64> {
-        let sizes = vocabularies.iter().cycle().take(count);
+        let sizes = columns.iter().cycle().take(count);
+        let size = |column: &Column| column.vocabulary.map_or(1, |(size, _)| size);
         sizes
-            .map(|size| i64::try_from(random.random_range(0..(*size).max(1))).unwrap_or(0))
+            .map(|column| i64::try_from(random.random_range(0..size(column))).unwrap_or(0))
             .collect()
     };
     let data = match spec.datatype {
-        Datatype::I64 if !vocabularies.is_empty() => Data::I64(ids()),
-        Datatype::I32 if !vocabularies.is_empty() => Data::I32(
+        Datatype::I64 if !columns.is_empty() => Data::I64(ids()),
+        Datatype::I32 if !columns.is_empty() => Data::I32(
             ids()
                 .into_iter()
                 .map(|id| i32::try_from(id).unwrap_or(0))

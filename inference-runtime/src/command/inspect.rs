@@ -4,11 +4,13 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use rank::pass::vocabulary::Vocabulary;
 
 use crate::args::Inspect;
 use crate::engine::choice::{self, NotRank};
 use crate::engine::rank::RankLoader;
 use crate::engine::{Layout, Loader, Signature};
+use crate::ids::IdRules;
 use crate::model::config::{Device, ModelConfig, RequestInputs};
 
 pub fn inspect(args: &Inspect) -> anyhow::Result<String> {
@@ -17,7 +19,7 @@ pub fn inspect(args: &Inspect) -> anyhow::Result<String> {
     match choice::try_rank(&model, &config)? {
         Ok(loader) => {
             writeln!(text, "engine: rank")?;
-            describe(&mut text, &loader, &config)?;
+            describe(&mut text, &loader, &config, loader.vocabularies())?;
         }
         Err(NotRank { class, reason }) => {
             writeln!(text, "engine: onnxruntime ({}: {reason})", class.as_str())?;
@@ -25,7 +27,7 @@ pub fn inspect(args: &Inspect) -> anyhow::Result<String> {
             match RankLoader::open(&model, &config)? {
                 Ok(loader) => {
                     writeln!(text, "rank would run it so:")?;
-                    describe(&mut text, &loader, &config)?;
+                    describe(&mut text, &loader, &config, &[])?;
                 }
                 Err(NotRank { reason: other, .. }) if other != reason => {
                     writeln!(text, "rank does not take the model: {other}")?;
@@ -68,12 +70,19 @@ fn config_of(folder: &Path) -> anyhow::Result<ModelConfig> {
     Ok(ModelConfig::parse(&text)?)
 }
 
-fn describe(text: &mut String, loader: &RankLoader, config: &ModelConfig) -> anyhow::Result<()> {
+/// `proven`: what the engine that serves the model knows of its vocabularies.
+fn describe(
+    text: &mut String,
+    loader: &RankLoader,
+    config: &ModelConfig,
+    proven: &[Vocabulary],
+) -> anyhow::Result<()> {
     let signature = loader.signature();
     config.check(signature)?;
     let layout = config.layout(signature)?;
     let filled = config.item_table.as_ref().map_or(&[][..], |table| &table.fills);
     tensors(text, (signature, &layout), filled)?;
+    ids(text, &IdRules::new(config, (signature, &layout), proven)?)?;
     let rows = match loader.plan().rows() {
         rank::pass::rows::Rows::Independent => "independent: requests may share a run".to_owned(),
         rank::pass::rows::Rows::Listwise(reason) => format!("seen together: {reason}"),
@@ -83,6 +92,29 @@ fn describe(text: &mut String, loader: &RankLoader, config: &ModelConfig) -> any
     writeln!(text, "plan:")?;
     for line in loader.plan().describe().lines() {
         writeln!(text, "  {line}")?;
+    }
+    Ok(())
+}
+
+/// What is known of the ids of each input, neighbouring columns together.
+fn ids(text: &mut String, rules: &IdRules) -> std::fmt::Result {
+    for (index, input) in rules.whole().enumerate() {
+        if index == 0 {
+            writeln!(text, "ids:")?;
+        }
+        let columns = input.columns();
+        let mut start = 0;
+        for same in columns.chunk_by(|one, other| one == other) {
+            let end = start + same.len();
+            let name = format!("{}[{start}:{end}]", input.name());
+            match same[0].vocabulary {
+                Some((size, source)) => {
+                    writeln!(text, "  {name:24} {size} ({source}), {}", same[0].policy)?;
+                }
+                None => writeln!(text, "  {name:24} any")?,
+            }
+            start = end;
+        }
     }
     Ok(())
 }

@@ -12,6 +12,8 @@ pub use choice::{Chosen, EngineName};
 pub use layout::Layout;
 pub use tensor::{Data, Datatype, Tensor};
 
+use ::rank::pass::vocabulary::Vocabulary;
+
 use crate::failure::LoadFailure;
 
 /// One dimension of a model's input or output.
@@ -133,6 +135,10 @@ pub trait Loader: Send {
     /// Whether a run's time grows with its rows alone, so that short ones can be told beforehand.
     fn is_predictable(&self) -> bool {
         false
+    }
+    /// How many ids columns of the inputs may have, where the graph proves it.
+    fn vocabularies(&self) -> &[Vocabulary] {
+        &[]
     }
     /// `layout` is of this signature.
     fn engine(&mut self, layout: &Layout) -> Result<Box<dyn Engine>, LoadFailure>;

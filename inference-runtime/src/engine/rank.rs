@@ -7,6 +7,7 @@ use rank::Model;
 use rank::interpret::EvalError;
 use rank::ir::{Extent, Fact, ValueId};
 use rank::pass::rows::Rows;
+use rank::pass::vocabulary::{self, Vocabulary};
 use rank::plan::{Options, Plan, Scratch};
 use rank::tensor::{self as own, Element};
 
@@ -25,6 +26,7 @@ pub const BF16_TOLERANCE: f64 = 0.01;
 pub struct RankLoader {
     plan: Arc<Plan>,
     signature: Signature,
+    vocabularies: Vec<Vocabulary>,
 }
 
 fn invalid(message: String) -> LoadFailure {
@@ -50,6 +52,7 @@ impl RankLoader {
         Ok(compile(&model, config).map(|plan| Self {
             plan: Arc::new(plan),
             signature,
+            vocabularies: vocabulary::infer(&model.graph, &model.rows),
         }))
     }
 
@@ -78,6 +81,10 @@ fn compile(model: &Model, config: &ModelConfig) -> Result<Plan, NotRank> {
 impl Loader for RankLoader {
     fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    fn vocabularies(&self) -> &[Vocabulary] {
+        &self.vocabularies
     }
 
     fn is_predictable(&self) -> bool {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::ItemTable;
 use super::snapshot::{Items, Snapshot, Stamp};
 use crate::engine::Tensor;
+use crate::ids::IdRules;
 use crate::model::config::ModelConfig;
 use crate::model::digest::Digest;
 use crate::protocol::ApiError;
@@ -44,14 +45,14 @@ fn conflict(message: String) -> ApiError {
     ApiError::new(StatusCode::CONFLICT, "conflict", message)
 }
 
-fn parse(body: &[u8]) -> Result<(Head<'_>, Vec<(String, Tensor)>), ApiError> {
+fn parse<'a>(body: &'a [u8], ids: &IdRules) -> Result<(Head<'a>, Vec<(String, Tensor)>), ApiError> {
     let mut heads = serde_json::Deserializer::from_slice(body).into_iter::<Head<'_>>();
     let head = heads
         .next()
         .unwrap_or_else(|| Err(serde::de::Error::custom("it is empty")))
         .map_err(|error| ApiError::invalid(format!("the body is not a delta: {error}")))?;
     let binary = &body[heads.byte_offset()..];
-    let given = tensors(&head.inputs.0, binary)?;
+    let given = tensors(&head.inputs.0, binary, ids)?;
     if head.target.is_empty() || head.target == head.base {
         return Err(ApiError::invalid(format!(
             "target is {:?}; name a revision other than base",
@@ -68,7 +69,7 @@ impl ItemTable {
 
     /// Applies the delta in `body`, whose digest is `digest`. Requests that have begun keep the state before it. Blocks.
     pub fn update(&self, config: &ModelConfig, body: &[u8], digest: &Digest) -> Result<Updated, ApiError> {
-        let (head, given) = parse(body)?;
+        let (head, given) = parse(body, &self.rules)?;
         let _one_at_a_time = self.updating.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = self.newest();
         let current = &newest.stamp;

@@ -11,6 +11,7 @@ use super::snapshot::{Items, RowType, Snapshot, Stamp};
 use super::{Fill, ItemTable, fills, ids_spec, npy};
 use crate::engine::{Layout, Signature, Tensor, tensor};
 use crate::failure::{LoadFailure, Reason};
+use crate::ids::IdRules;
 use crate::model::config::ModelConfig;
 use crate::model::digest::{Digest, confined};
 use crate::model::folder::ModelFolder;
@@ -32,6 +33,7 @@ impl ItemTable {
     pub fn load(
         config: &ModelConfig,
         (signature, layout): (&Signature, &Layout),
+        rules: &Arc<IdRules>,
         folder: &ModelFolder,
     ) -> Result<Option<Arc<Self>>, LoadFailure> {
         let Some(own) = &config.item_table else {
@@ -53,12 +55,15 @@ impl ItemTable {
             ids: ids_spec(&own.ids),
             fills,
             default_id: own.default_id,
+            rules: Arc::clone(rules),
             newest: ArcSwap::from_pointee(nothing),
             updating: Mutex::new(()),
             unknown: AtomicU64::new(0),
         };
         let names = std::iter::once(own.ids.as_str()).chain(table.fills.iter().map(Fill::name));
-        let given = names.map(|name| read(folder, name)).collect::<Result<_, _>>()?;
+        let given = names
+            .map(|name| read(folder, name, rules))
+            .collect::<Result<_, _>>()?;
         let items = table.verified(config, given, file).map_err(invalid)?;
         let snapshot = Snapshot::new(stamp(&own.revision), &kinds, &items);
         if let Some(id) = own.default_id
@@ -97,7 +102,7 @@ impl ItemTable {
     }
 }
 
-fn read(folder: &ModelFolder, name: &str) -> Result<(String, Tensor), LoadFailure> {
+fn read(folder: &ModelFolder, name: &str, rules: &IdRules) -> Result<(String, Tensor), LoadFailure> {
     let file = file(name);
     let failed = |error: String| invalid(format!("{file}: {error}"));
     if !confined(&file) {
@@ -105,7 +110,10 @@ fn read(folder: &ModelFolder, name: &str) -> Result<(String, Tensor), LoadFailur
     }
     let array = npy::read(&folder.path.join(&file)).map_err(failed)?;
     let data = tensor::from_bytes(array.datatype, &array.bytes);
-    let data = data.ok_or_else(|| failed("a boolean is neither 0 nor 1; save it again".to_owned()))?;
+    let mut data = data.ok_or_else(|| failed("a boolean is neither 0 nor 1; save it again".to_owned()))?;
+    if let Some(rules) = rules.of(name) {
+        rules.hash_numbers(&mut data);
+    }
     let shape = array.shape;
     Ok((name.to_owned(), Tensor { shape, data }))
 }

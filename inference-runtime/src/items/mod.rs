@@ -22,6 +22,7 @@ pub use delta::Updated;
 
 use crate::engine::layout::{Place, Slot};
 use crate::engine::{Data, Datatype, Dim, Layout, Signature, Tensor, TensorSpec};
+use crate::ids::IdRules;
 use crate::protocol::ApiError;
 use snapshot::{RowType, Snapshot};
 
@@ -71,16 +72,13 @@ impl Fill {
     fn name(&self) -> &str {
         &self.slot.spec.name
     }
-
-    fn part(&self) -> Option<&Slot> {
-        (self.input != self.slot.spec.name).then_some(&self.slot)
-    }
 }
 
 pub struct ItemTable {
     ids: TensorSpec,
     fills: Vec<Fill>,
     default_id: Option<i64>,
+    rules: Arc<IdRules>,
     newest: ArcSwap<Snapshot>,
     /// Deltas come one after the other.
     updating: Mutex<()>,

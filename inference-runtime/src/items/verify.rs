@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::snapshot::Items;
 use super::{Fill, ItemTable, bf16};
 use crate::engine::{Data, Dim, Tensor};
+use crate::ids::IdRules;
 use crate::model::config::ModelConfig;
 
 impl ItemTable {
@@ -34,8 +35,8 @@ impl ItemTable {
         let ids = ids(take(name)?).map_err(|error| format!("{}: {error}", source(name)))?;
         let mut rows = Vec::with_capacity(self.fills.len());
         for fill in &self.fills {
-            let tensor = take(fill.name())?;
-            let checked = fill.check(config, &ids, &tensor);
+            let mut tensor = take(fill.name())?;
+            let checked = fill.check((config, &self.rules), &ids, &mut tensor);
             checked.map_err(|error| format!("{}: {error}", source(fill.name())))?;
             let kept = fill.kept(&ids, &tensor.data);
             rows.push(kept.map_err(|error| format!("{}: {error}", source(fill.name())))?);
@@ -92,7 +93,12 @@ impl Fill {
         }
     }
 
-    fn check(&self, config: &ModelConfig, ids: &[i64], tensor: &Tensor) -> Result<(), String> {
+    fn check(
+        &self,
+        (config, rules): (&ModelConfig, &IdRules),
+        ids: &[i64],
+        tensor: &mut Tensor,
+    ) -> Result<(), String> {
         let spec = &self.slot.spec;
         let datatype = tensor.data.datatype();
         if datatype != spec.datatype {
@@ -113,7 +119,9 @@ impl Fill {
                 spec.protocol_shape()
             ));
         }
-        match config.bad_element(&self.input, self.part(), tensor) {
+        let bad = config.not_finite(&self.input, self.name(), tensor);
+        let bad = bad.or_else(|| rules.of(self.name())?.admit(&mut tensor.data).err());
+        match bad {
             Some((element, message)) => {
                 let row = element / self.row.width;
                 Err(format!("row {row} (id {}): {message}", ids[row]))

@@ -1,6 +1,5 @@
 //! `config.yaml` of a model: strict, so that a misspelt key is an error and not a default.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -9,9 +8,9 @@ use rank::pass::hoist::Once;
 use rank::plan::{InstructionSet, Precision};
 use serde::Deserialize;
 
-use crate::engine::layout::Slot;
-use crate::engine::{Data, Datatype, Layout, Signature, Tensor, merge, names};
+use crate::engine::{Layout, Signature, Tensor, merge, names};
 use crate::failure::{LoadFailure, Reason};
+use crate::ids::Policy;
 use crate::items::ItemTableConfig;
 use crate::model::top_k::TopKConfig;
 use crate::queue::Batching;
@@ -164,8 +163,10 @@ fn precision<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Precis
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct InputConfig {
-    /// Sizes of the vocabularies of an id input: one for all columns, or one a column. Ids outside are refused.
+    /// Sizes of the vocabularies of an id input: one for all columns, or one a column.
     pub vocabularies: Vec<u64>,
+    /// What becomes of ids outside: one for all columns, or one a column.
+    pub policies: Vec<Policy>,
     pub non_finite: NonFinite,
 }
 
@@ -173,16 +174,6 @@ pub struct InputConfig {
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct OutputConfig {
     pub non_finite: NonFiniteOutput,
-}
-
-/// The first id outside of its column's vocabulary. Rows are looked at as a whole, which takes a fraction of the time.
-fn outside<T: Copy + Into<i64>>(ids: &[T], sizes: &[u64]) -> Option<(usize, i64)> {
-    // Below zero is beyond every size.
-    let beyond = |(id, size): (&T, &u64)| (*id).into().cast_unsigned() >= *size;
-    let row = |row: &[T]| row.iter().zip(sizes).fold(false, |any, pair| any | beyond(pair));
-    let start = ids.chunks(sizes.len()).position(row)? * sizes.len();
-    let inside = ids[start..].iter().zip(sizes).position(beyond)?;
-    Some((start + inside, ids[start + inside].into()))
 }
 
 fn invalid(message: String) -> LoadFailure {
@@ -217,30 +208,11 @@ impl ModelConfig {
 
     /// Checks every name and shape against the model's own.
     pub fn check(&self, signature: &Signature) -> Result<(), LoadFailure> {
-        for (name, input) in &self.inputs {
-            let Some(spec) = signature.inputs.iter().find(|spec| spec.name == *name) else {
+        for name in self.inputs.keys() {
+            if signature.inputs.iter().all(|spec| spec.name != *name) {
                 let known = names(&signature.inputs);
                 return Err(invalid(format!(
                     "inputs.{name}: the model has no such input; it has {known}"
-                )));
-            };
-            if input.vocabularies.is_empty() {
-                continue;
-            }
-            if !matches!(spec.datatype, Datatype::I64 | Datatype::I32) {
-                return Err(invalid(format!(
-                    "inputs.{name}.vocabularies: the input is {}, ids are INT64 or INT32",
-                    spec.datatype.name()
-                )));
-            }
-            let columns = match spec.dims.last() {
-                Some(crate::engine::Dim::Fixed(size)) if spec.dims.len() > 1 => *size,
-                _ => 1,
-            };
-            if input.vocabularies.len() != 1 && input.vocabularies.len() != columns {
-                return Err(invalid(format!(
-                    "inputs.{name}.vocabularies has {} entries, the input has {columns} columns; give 1 or {columns}",
-                    input.vocabularies.len()
                 )));
             }
         }
@@ -275,55 +247,16 @@ impl ModelConfig {
         }
     }
 
-    /// What is wrong with the values of an input, or of a part of it, if anything: ids outside their vocabulary, NaN,
-    /// infinity.
-    pub fn refuse_input(&self, input: &str, part: Option<&Slot>, tensor: &Tensor) -> Result<(), String> {
-        self.bad_element(input, part, tensor)
-            .map_or(Ok(()), |(_, message)| Err(message))
-    }
-
-    /// The first element that is refused, and why.
-    pub fn bad_element(&self, input: &str, part: Option<&Slot>, tensor: &Tensor) -> Option<(usize, String)> {
-        const DEFAULT: &InputConfig = &InputConfig {
-            vocabularies: Vec::new(),
-            non_finite: NonFinite::Refuse,
-        };
-        let config = self.inputs.get(input).unwrap_or(DEFAULT);
-        let name = part.map_or(input, |part| &part.spec.name);
-        if config.non_finite == NonFinite::Refuse
-            && let Some(index) = tensor.data.first_non_finite()
-        {
-            let message = format!(
-                "input {name:?} has NaN or infinity at element {index}; send finite values, or allow them with \
-                 `inputs.{input}.nonFinite: allow` in config.yaml"
-            );
-            return Some((index, message));
-        }
-        let sizes: Cow<'_, [u64]> = match part {
-            Some(part) if config.vocabularies.len() > 1 => {
-                let places = part.places();
-                places
-                    .iter()
-                    .filter_map(|place| config.vocabularies.get(*place).copied())
-                    .collect()
-            }
-            _ => config.vocabularies.as_slice().into(),
-        };
-        let columns = sizes.len();
-        if columns == 0 {
+    /// The first NaN or infinity of an input that has none, and what is wrong with it. `name`: of the input, or a part of it.
+    pub fn not_finite(&self, input: &str, name: &str, tensor: &Tensor) -> Option<(usize, String)> {
+        let config = self.inputs.get(input);
+        if config.is_some_and(|config| config.non_finite == NonFinite::Allow) {
             return None;
         }
-        let (index, id) = match &tensor.data {
-            Data::I64(ids) => outside(ids, &sizes),
-            Data::I32(ids) => outside(ids, &sizes),
-            _ => None,
-        }?;
+        let index = tensor.data.first_non_finite()?;
         let message = format!(
-            "input {name:?} has id {id} at element {index} (column {}), outside its vocabulary of {}; send ids from 0 to \
-             {}",
-            index % columns,
-            sizes[index % columns],
-            sizes[index % columns].saturating_sub(1)
+            "input {name:?} has NaN or infinity at element {index}; send finite values, or allow them with \
+             `inputs.{input}.nonFinite: allow` in config.yaml"
         );
         Some((index, message))
     }

@@ -12,6 +12,7 @@ use super::triton::{self, TritonConfig};
 use super::{ServedModel, warmup};
 use crate::engine::{Engine, Loader, choice};
 use crate::failure::{LoadFailure, Reason};
+use crate::ids::IdRules;
 use crate::inline::Pace;
 use crate::items::ItemTable;
 
@@ -114,11 +115,17 @@ pub fn open(folder: &ModelFolder, wanted: &Wanted) -> Result<Opened, LoadFailure
     if let Some(triton) = &triton {
         triton.check(&signature)?;
     }
+    let ids = Arc::new(IdRules::new(
+        &config,
+        (&signature, &layout),
+        loader.vocabularies(),
+    )?);
     let model = ServedModel {
         name: wanted.name.clone(),
         version: wanted.version.clone(),
         top_k: TopK::of(&config, &signature, &layout)?,
-        items: ItemTable::load(&config, (&signature, &layout), folder)?,
+        items: ItemTable::load(&config, (&signature, &layout), &ids, folder)?,
+        ids,
         batching: config.batching(&signature),
         signature: Arc::new(signature),
         layout: Arc::new(layout),

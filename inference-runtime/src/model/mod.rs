@@ -16,6 +16,7 @@ pub mod warmup;
 use std::sync::Arc;
 
 use crate::engine::{Chosen, Layout, Signature};
+use crate::ids::IdRules;
 use crate::items::ItemTable;
 use crate::queue::Batching;
 
@@ -30,6 +31,8 @@ pub struct ServedModel {
     /// The engine, and why that one.
     pub chosen: Arc<Chosen>,
     pub config: Arc<config::ModelConfig>,
+    /// Which ids requests may have, and what becomes of others.
+    pub ids: Arc<IdRules>,
     /// Where the ids of the candidates are, if the configuration says so.
     pub top_k: Option<top_k::TopK>,
     /// What requests may name by the items' ids.

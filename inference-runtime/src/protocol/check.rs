@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::ApiError;
 use super::request::WantedOutput;
 use crate::engine::layout::{Place, Sent, Slot};
-use crate::engine::{Batch, Data, Datatype, Dim, Outputs, Tensor, TensorSpec, names};
+use crate::engine::{Batch, Data, Dim, Outputs, Tensor, TensorSpec, names};
 use crate::model::ServedModel;
 use crate::model::top_k::{Asked, Cut, TopK};
 
@@ -147,39 +147,6 @@ pub fn best(
         .map_err(|error| ApiError::internal(format!("top_k: {error}")))
 }
 
-/// What a tensor is said to be: possible in itself, not yet compared with the model.
-pub struct Declared {
-    pub datatype: Datatype,
-    pub shape: Vec<usize>,
-    /// Elements.
-    pub count: usize,
-    pub bytes: usize,
-}
-
-pub fn declared(name: &str, datatype: &str, shape: &[i64]) -> Result<Declared, ApiError> {
-    let invalid = |what: String| ApiError::invalid(format!("input {name:?}: {what}"));
-    let Some(datatype) = Datatype::parse(datatype) else {
-        let known: Vec<&str> = Datatype::ALL.iter().map(|datatype| datatype.name()).collect();
-        let known = known.join(", ");
-        return Err(invalid(format!("datatype {datatype:?} is not one of {known}")));
-    };
-    let sizes: Result<Vec<usize>, _> = shape.iter().map(|size| usize::try_from(*size)).collect();
-    let sizes = sizes.map_err(|_| invalid(format!("shape {shape:?} has a negative dimension")))?;
-    let count = sizes
-        .iter()
-        .try_fold(1_usize, |product, size| product.checked_mul(*size));
-    let bytes = count.and_then(|count| count.checked_mul(datatype.size()));
-    let (Some(count), Some(bytes)) = (count, bytes) else {
-        return Err(invalid(format!("shape {shape:?} is too large")));
-    };
-    Ok(Declared {
-        datatype,
-        shape: sizes,
-        count,
-        bytes,
-    })
-}
-
 /// Puts the tensors in the model's order, and checks each against it; what the item table has is put there by id. `k`:
 /// how many of the best are wanted.
 pub fn batch(
@@ -249,23 +216,22 @@ fn input<'a>(
         ))
     };
     // What is in the table was checked when it came there.
-    let values = |tensor: &Tensor, slot: &usize, part: Option<&Slot>| {
+    let values = |tensor: &mut Tensor, slot: &usize, name: &str| {
         if resolved && has(slot) {
             return Ok(());
         }
-        let refused = model.config.refuse_input(&spec.name, part, tensor);
-        refused.map_err(ApiError::invalid)
+        values(model, &spec.name, name, tensor).map_err(ApiError::invalid)
     };
     let whole = take(&spec.name);
     match (place, whole) {
-        (Place::Whole(slot), Some(tensor)) => {
+        (Place::Whole(slot), Some(mut tensor)) => {
             fits(spec, &tensor, slots[*slot].once, sizes)?;
-            values(&tensor, slot, None)?;
+            values(&mut tensor, slot, &spec.name)?;
             Ok(Sent::Whole(tensor))
         }
-        (Place::Split { item, .. }, Some(tensor)) => {
+        (Place::Split { item, .. }, Some(mut tensor)) => {
             fits(spec, &tensor, false, sizes)?;
-            values(&tensor, item, None)?;
+            values(&mut tensor, item, &spec.name)?;
             Ok(Sent::Whole(tensor))
         }
         (Place::Whole(slot), None) => Err(missing(&spec.name, slot, "")),
@@ -273,15 +239,28 @@ fn input<'a>(
             let mut part = |index: &usize| {
                 let slot: &'a Slot = &slots[*index];
                 let hint = format!(", {:?} whole or in its parts", spec.name);
-                let tensor = take(&slot.spec.name).ok_or_else(|| missing(&slot.spec.name, index, &hint))?;
+                let tensor = take(&slot.spec.name);
+                let mut tensor = tensor.ok_or_else(|| missing(&slot.spec.name, index, &hint))?;
                 fits(&slot.spec, &tensor, slot.once, sizes)?;
-                values(&tensor, index, Some(slot))?;
+                values(&mut tensor, index, &slot.spec.name)?;
                 Ok(tensor)
             };
             let (user, item) = (part(user)?, part(item)?);
             Ok(Sent::Parts { user, item })
         }
     }
+}
+
+/// Refuses values that may not go to the model, or replaces them by its rules. `name`: of the `input`, or a part of it.
+fn values(model: &ServedModel, input: &str, name: &str, tensor: &mut Tensor) -> Result<(), String> {
+    if let Some((_, message)) = model.config.not_finite(input, name, tensor) {
+        return Err(message);
+    }
+    if let Some(rules) = model.ids.of(name) {
+        let replaced = rules.admit(&mut tensor.data).map_err(|(_, message)| message)?;
+        rules.count(replaced);
+    }
+    Ok(())
 }
 
 /// Pairs of a request: what comes once a list has one row, or as many.

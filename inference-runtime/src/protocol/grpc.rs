@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::check::{self, Declared};
+use super::check;
+use super::declared::{Declared, Form};
 use super::request::{InferRequest, Terms, WantedOutput};
-use super::{ApiError, pb};
-use crate::engine::{Data, Datatype, Outputs, Tensor, tensor};
+use super::{ApiError, pb, text};
+use crate::engine::{Data, Datatype, Outputs, Tensor};
+use crate::ids::InputRules;
 use crate::model::ServedModel;
 use pb::infer_parameter::ParameterChoice;
 use pb::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
@@ -40,7 +42,8 @@ pub fn parse(request: pb::ModelInferRequest, model: &ServedModel) -> Result<Infe
         let shared = input.parameters.contains_key("shared_memory_region");
         check::served("input", &input.name, shared)?;
         let name = input.name.clone();
-        tensors.push((name, read_tensor(input, raw.next().as_deref())?));
+        let rules = model.ids.of(&name);
+        tensors.push((name, read_tensor(input, raw.next().as_deref(), rules)?));
     }
     let (batch, top_k) = check::batch(tensors, model, top_k)?;
     Ok(InferRequest {
@@ -93,15 +96,16 @@ fn unsigned(parameters: &Parameters, name: &str) -> Result<u64, ApiError> {
     })
 }
 
-fn read_tensor(input: InferInputTensor, raw: Option<&[u8]>) -> Result<Tensor, ApiError> {
+fn read_tensor(
+    input: InferInputTensor,
+    raw: Option<&[u8]>,
+    rules: Option<&InputRules>,
+) -> Result<Tensor, ApiError> {
     let name = &input.name;
     let invalid = |what: String| ApiError::invalid(format!("input {name:?}: {what}"));
-    let Declared {
-        datatype,
-        shape,
-        count,
-        bytes,
-    } = check::declared(name, &input.datatype, &input.shape)?;
+    let datatype = &input.datatype;
+    let declared = Declared::new(name, datatype, &input.shape, rules)?;
+    let (shape, count) = (&declared.shape, declared.count);
     let data = match (raw, input.contents) {
         (Some(_), Some(_)) => {
             return Err(invalid(
@@ -111,28 +115,31 @@ fn read_tensor(input: InferInputTensor, raw: Option<&[u8]>) -> Result<Tensor, Ap
         (None, None) => {
             return Err(invalid("has neither contents nor raw_input_contents".to_owned()));
         }
-        (Some(raw), None) if raw.len() != bytes => {
-            return Err(invalid(format!(
-                "raw_input_contents has {} bytes, shape {shape:?} of {} has {bytes}",
-                raw.len(),
-                datatype.name()
-            )));
+        (Some(raw), None) => {
+            if let Some(bytes) = declared.bytes().filter(|bytes| *bytes != raw.len()) {
+                return Err(invalid(format!(
+                    "raw_input_contents has {} bytes, shape {shape:?} of {datatype} has {bytes}",
+                    raw.len()
+                )));
+            }
+            declared.from_bytes(raw).map_err(invalid)?
         }
-        (Some(raw), None) => tensor::from_bytes(datatype, raw)
-            .ok_or_else(|| invalid("a BOOL is neither 0 nor 1".to_owned()))?,
         (None, Some(contents)) => {
             let given = elements(&contents);
-            let data = typed(datatype, contents).map_err(invalid)?;
+            let data = match declared.form {
+                Form::Numbers(datatype) => declared.hashed(typed(datatype, contents).map_err(invalid)?),
+                Form::Text(rules) => text::from_values(rules, &contents.bytes_contents),
+            };
             if (data.count(), given) != (count, count) {
                 return Err(invalid(format!(
-                    "{} elements of contents are {}, {given} in all; shape {shape:?} has {count}",
-                    data.count(),
-                    datatype.name()
+                    "{} elements of contents are {datatype}, {given} in all; shape {shape:?} has {count}",
+                    data.count()
                 )));
             }
             data
         }
     };
+    let shape = declared.shape;
     Ok(Tensor { shape, data })
 }
 

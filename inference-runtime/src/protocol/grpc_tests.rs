@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::priority::Priority;
-use crate::protocol::request::tests::model;
+use crate::protocol::request::tests::{hashed, model};
 
 fn input(
     name: &str,
@@ -233,4 +233,41 @@ fn answers_are_raw() {
     assert_eq!(answer.raw_output_contents[0][..4], 0.25_f32.to_le_bytes());
     let error = encode(&model(), None, &wanted, &outputs(f32::NAN)).unwrap_err();
     assert!(error.message.contains("score"));
+}
+
+#[test]
+fn text_is_hashed_in_both_forms() {
+    let mut typed = typed_request();
+    typed.inputs[0].datatype = "BYTES".into();
+    typed.inputs[0].contents = Some(pb::InferTensorContents {
+        bytes_contents: vec![b"4711".to_vec(), b"abc".to_vec()],
+        ..Default::default()
+    });
+    let mut raw = raw_request();
+    raw.inputs[0].datatype = "BYTES".into();
+    raw.raw_input_contents[0] = b"\x04\0\0\x004711\x03\0\0\0abc".to_vec().into();
+    let mut short = raw.clone();
+    short.raw_input_contents[0].truncate(14);
+    let mut more = typed.clone();
+    more.inputs[0].shape = vec![3, 1];
+    for request in [typed, raw] {
+        let parsed = parse(request.clone(), &hashed()).unwrap();
+        assert_eq!(parsed.batch.inputs[1].data, Data::I64(vec![21, 385]));
+        assert!(
+            parse(request, &model())
+                .unwrap_err()
+                .message
+                .contains("\"BYTES\" is not one of")
+        );
+    }
+    let error = parse(short, &hashed()).unwrap_err().message;
+    assert!(
+        error.contains("\"ids\": element 1 of 2 has 3 bytes by its length, 2 are left"),
+        "{error}"
+    );
+    let error = parse(more, &hashed()).unwrap_err().message;
+    assert!(
+        error.contains("2 elements of contents are BYTES, 2 in all; shape [3, 1] has 3"),
+        "{error}"
+    );
 }

@@ -4,10 +4,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::declared::BYTES;
 use super::pb;
 use crate::catalog::Listed;
 use crate::engine::TensorSpec;
 use crate::engine::layout::Place;
+use crate::ids::InputRules;
 use crate::model::ServedModel;
 use crate::priority::Priority;
 use crate::ready::Ready;
@@ -40,17 +42,22 @@ pub fn server() -> pb::ServerMetadataResponse {
 
 /// A version's metadata; `versions` are those of the model that are served.
 pub fn model(model: &ServedModel, versions: &[Arc<Ready>]) -> pb::ModelMetadataResponse {
-    let tensor = |spec: &TensorSpec| TensorMetadata {
+    let tensor = |spec: &TensorSpec, datatype: &str| TensorMetadata {
         name: spec.name.clone(),
-        datatype: spec.datatype.name().to_owned(),
+        datatype: datatype.to_owned(),
         shape: spec.protocol_shape(),
     };
+    let input = |spec: &TensorSpec| match takes_text(model, spec) {
+        true => tensor(spec, BYTES),
+        false => tensor(spec, spec.datatype.name()),
+    };
+    let output = |spec: &TensorSpec| tensor(spec, spec.datatype.name());
     pb::ModelMetadataResponse {
         name: model.name.clone(),
         versions: versions.iter().map(|ready| ready.model.version.clone()).collect(),
         platform: platform(model),
-        inputs: inputs(model).into_iter().map(tensor).collect(),
-        outputs: model.signature.outputs.iter().map(tensor).collect(),
+        inputs: inputs(model).into_iter().map(input).collect(),
+        outputs: model.signature.outputs.iter().map(output).collect(),
     }
 }
 
@@ -71,13 +78,22 @@ fn inputs(model: &ServedModel) -> Vec<&TensorSpec> {
     specs
 }
 
+/// Whether an input's values are hashed: text is what clients are told to send, though numbers are taken too.
+fn takes_text(model: &ServedModel, spec: &TensorSpec) -> bool {
+    let rules = model.ids.of(&spec.name);
+    rules.is_some_and(InputRules::takes_text)
+}
+
 /// The model's configuration in Triton's terms: `dims` without the batch when there is one.
 pub fn config(model: &ServedModel) -> pb::ModelConfig {
     let batched = model.signature.batched();
     let dims = |spec: &TensorSpec| spec.protocol_shape()[usize::from(batched)..].to_vec();
     let input = |spec: &TensorSpec| pb::ModelInput {
         name: spec.name.clone(),
-        data_type: data_type(spec).into(),
+        data_type: match takes_text(model, spec) {
+            true => pb::DataType::TypeString.into(),
+            false => data_type(spec).into(),
+        },
         dims: dims(spec),
     };
     let output = |spec: &TensorSpec| pb::ModelOutput {
@@ -204,7 +220,7 @@ mod tests {
     use rank::plan::InstructionSet;
     use serde_json::json;
 
-    use crate::protocol::request::tests::model;
+    use crate::protocol::request::tests::{hashed, model};
     use crate::queue::Batching;
     use crate::ready::tests::named;
     use crate::statistics::{Phases, Statistics};
@@ -239,6 +255,17 @@ mod tests {
         let mut alone = model();
         alone.batching = Batching::NONE;
         assert!(json!(super::config(&alone)).get("dynamic_batching").is_none());
+    }
+
+    #[test]
+    fn hashed_inputs_are_told_as_text() {
+        let metadata = json!(super::model(&hashed(), &[]));
+        assert_eq!(metadata["inputs"][1]["datatype"], "BYTES");
+        assert_eq!(metadata["inputs"][0]["datatype"], "FP32");
+        assert_eq!(
+            json!(super::config(&hashed()))["input"][1]["data_type"],
+            "TYPE_STRING"
+        );
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 pub mod check;
 pub mod codec;
+pub mod declared;
 pub mod error;
 pub mod grpc;
 pub mod metadata;
 pub mod request;
 pub mod response;
+pub mod text;
 pub mod values;
 
 pub use error::ApiError;

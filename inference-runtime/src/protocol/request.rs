@@ -8,9 +8,11 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::check::{self, Declared, MAX_TENSORS};
-use super::{ApiError, values};
-use crate::engine::{Batch, Tensor, tensor};
+use super::ApiError;
+use super::check::{self, MAX_TENSORS};
+use super::declared::Declared;
+use crate::engine::{Batch, Tensor};
+use crate::ids::{IdRules, InputRules};
 use crate::model::ServedModel;
 use crate::model::top_k::Asked;
 use crate::priority::Priority;
@@ -168,7 +170,7 @@ pub fn parse(
         .map_err(|error| ApiError::invalid(format!("the body is not an infer request: {error}")))?;
     let top_k = check::top_k(model, raw.parameters.top_k)?;
     let outputs = wanted(&raw, model, top_k)?;
-    let tensors = tensors(&raw.inputs.0, binary)?;
+    let tensors = tensors(&raw.inputs.0, binary, &model.ids)?;
     let (batch, top_k) = check::batch(tensors, model, top_k)?;
     Ok(InferRequest {
         id: raw.id,
@@ -188,7 +190,7 @@ pub fn parse_outputs(body: &[u8]) -> Result<Vec<(String, Tensor)>, ApiError> {
     }
     let raw: RawAnswer<'_> = serde_json::from_slice(body)
         .map_err(|error| ApiError::invalid(format!("the body is not an infer answer: {error}")))?;
-    tensors(&raw.outputs.0, &[])
+    tensors(&raw.outputs.0, &[], &IdRules::default())
 }
 
 fn wanted(
@@ -215,14 +217,18 @@ fn wanted(
     Ok(wanted)
 }
 
-/// Reads tensors whose binary values follow one another in `binary`.
-pub fn tensors(raw: &[RawTensor<'_>], binary: &[u8]) -> Result<Vec<(String, Tensor)>, ApiError> {
+/// Reads tensors whose binary values follow one another in `binary`; what `ids` says is hashed.
+pub fn tensors(
+    raw: &[RawTensor<'_>],
+    binary: &[u8],
+    ids: &IdRules,
+) -> Result<Vec<(String, Tensor)>, ApiError> {
     let mut rest = binary;
     let mut tensors = Vec::with_capacity(raw.len());
     for tensor in raw {
         let shared = tensor.parameters.shared_memory_region.is_some();
         check::served("input", &tensor.name, shared)?;
-        let value = read_tensor(tensor, &mut rest)?;
+        let value = read_tensor(tensor, &mut rest, ids.of(&tensor.name))?;
         tensors.push((tensor.name.clone(), value));
     }
     if !rest.is_empty() {
@@ -234,15 +240,14 @@ pub fn tensors(raw: &[RawTensor<'_>], binary: &[u8]) -> Result<Vec<(String, Tens
     Ok(tensors)
 }
 
-fn read_tensor(raw: &RawTensor<'_>, rest: &mut &[u8]) -> Result<Tensor, ApiError> {
+fn read_tensor(
+    raw: &RawTensor<'_>,
+    rest: &mut &[u8],
+    rules: Option<&InputRules>,
+) -> Result<Tensor, ApiError> {
     let name = &raw.name;
     let invalid = |what: String| ApiError::invalid(format!("input {name:?}: {what}"));
-    let Declared {
-        datatype,
-        shape,
-        count,
-        bytes,
-    } = check::declared(name, &raw.datatype, &raw.shape)?;
+    let declared = Declared::new(name, &raw.datatype, &raw.shape, rules)?;
     let data = match (raw.parameters.binary_data_size, raw.data) {
         (Some(_), Some(_)) => {
             return Err(invalid(
@@ -251,7 +256,7 @@ fn read_tensor(raw: &RawTensor<'_>, rest: &mut &[u8]) -> Result<Tensor, ApiError
         }
         (None, None) => return Err(invalid("has neither data nor binary_data_size".to_owned())),
         (Some(size), None) => {
-            if size != bytes {
+            if let Some(bytes) = declared.bytes().filter(|bytes| *bytes != size) {
                 return Err(invalid(format!(
                     "binary_data_size is {size}, shape {:?} of {} has {bytes} bytes",
                     raw.shape, raw.datatype
@@ -264,16 +269,16 @@ fn read_tensor(raw: &RawTensor<'_>, rest: &mut &[u8]) -> Result<Tensor, ApiError
                 )));
             };
             *rest = others;
-            tensor::from_bytes(datatype, own)
-                .ok_or_else(|| invalid("a BOOL is neither 0 nor 1".to_owned()))?
+            declared.from_bytes(own).map_err(invalid)?
         }
-        (None, Some(text)) => values::parse(datatype, text.get(), count).map_err(|error| {
+        (None, Some(text)) => declared.from_json(text.get()).map_err(|error| {
             invalid(format!(
-                "data does not fit shape {:?} of {}, {count} elements: {error}",
-                raw.shape, raw.datatype
+                "data does not fit shape {:?} of {}, {} elements: {error}",
+                raw.shape, raw.datatype, declared.count
             ))
         })?,
     };
+    let shape = declared.shape;
     Ok(Tensor { shape, data })
 }
 

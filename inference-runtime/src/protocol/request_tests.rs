@@ -7,6 +7,15 @@ use crate::model::top_k::TopK;
 use crate::queue::Batching;
 
 pub fn model() -> ServedModel {
+    configured("inputs: {ids: {vocabularies: [10]}}\ntopK: {ids: ids}")
+}
+
+/// The same model, whose ids are hashed.
+pub fn hashed() -> ServedModel {
+    configured("inputs: {ids: {vocabularies: [1000], policies: [{hash: farmhash64}]}}")
+}
+
+fn configured(more: &str) -> ServedModel {
     let rows = || Dim::Named("n".into());
     let spec = TensorSpec::new;
     let signature = Signature {
@@ -17,14 +26,13 @@ pub fn model() -> ServedModel {
         outputs: vec![spec("score", Datatype::F32, vec![rows()])],
     };
     let layout = Layout::new(&signature, &[]).unwrap();
-    let config = ModelConfig::parse(
-        "device: cpu\nmaxBatchSize: 3\ninputs: {ids: {vocabularies: [10]}}\ntopK: {ids: ids}",
-    )
-    .unwrap();
+    let config = ModelConfig::parse(&format!("device: cpu\nmaxBatchSize: 3\n{more}")).unwrap();
+    let ids = IdRules::new(&config, (&signature, &layout), &[]).unwrap();
     ServedModel {
         name: "m".into(),
         version: "3".into(),
         top_k: TopK::of(&config, &signature, &layout).unwrap(),
+        ids: Arc::new(ids),
         signature: Arc::new(signature),
         layout: Arc::new(layout),
         chosen: Arc::new(Chosen::RANK),
@@ -284,4 +292,67 @@ fn a_user_sent_once_is_one_row() {
         error.message.contains("its first dimension is 1, or 2"),
         "{error}"
     );
+}
+
+/// The rows of 4711 and "abc" among 1,000, by farmhash64.
+const HASHED: [i64; 2] = [21, 385];
+
+fn texts(shape: &str, rest: &str) -> String {
+    format!(r#"{{"name":"ids","shape":{shape},"datatype":"BYTES",{rest}}}"#)
+}
+
+#[test]
+fn hashed_inputs_are_numbers_or_text() {
+    let numbers = r#"{"name":"ids","shape":[2,1],"datatype":"INT64","data":[4711,-5]}"#;
+    let request = parse(&body(&[DENSE, numbers], ""), None, &hashed()).unwrap();
+    assert_eq!(request.batch.inputs[1].data, Data::I64(vec![HASHED[0], 816]));
+    let text = texts("[2,1]", r#""data":[["4711"],["abc"]]"#);
+    let request = parse(&body(&[DENSE, &text], ""), None, &hashed()).unwrap();
+    assert_eq!(request.batch.inputs[1].data, Data::I64(HASHED.to_vec()));
+    let binary = texts("[2,1]", r#""parameters":{"binary_data_size":15}"#);
+    let mut bytes = body(&[DENSE, &binary], "");
+    let length = bytes.len();
+    bytes.extend(b"\x04\0\0\x004711\x03\0\0\0abc");
+    let request = parse(&bytes, Some(length), &hashed()).unwrap();
+    assert_eq!(request.batch.inputs[1].data, Data::I64(HASHED.to_vec()));
+}
+
+#[test]
+fn text_is_refused_where_it_does_not_fit() {
+    for (text, served, named) in [
+        (
+            texts("[2,1]", r#""data":["a","b"]"#),
+            model(),
+            "\"ids\": datatype \"BYTES\" is not one of BOOL",
+        ),
+        (
+            texts("[2,1]", r#""data":["a"]"#),
+            hashed(),
+            "2 elements: 1 elements",
+        ),
+        (
+            texts("[1,2]", r#""data":["a","b"]"#),
+            hashed(),
+            "\"ids\": shape is [1, 2]",
+        ),
+        (
+            texts("[4611686018427387904]", r#""data":[]"#),
+            hashed(),
+            "too large",
+        ),
+        (texts("[2,1]", r#""data":[1,2]"#), hashed(), "expected a string"),
+        (
+            texts("[2,1]", r#""parameters":{"binary_data_size":9}"#),
+            hashed(),
+            "0 bytes are left of the body",
+        ),
+    ] {
+        let error = parse(&body(&[DENSE, &text], ""), None, &served).unwrap_err();
+        assert_eq!(error.status, http::StatusCode::BAD_REQUEST);
+        assert!(
+            error.message.contains(named),
+            "wanted {named:?}, got {:?}",
+            error.message
+        );
+    }
 }

@@ -86,6 +86,7 @@ fn metrics(serving: &Serving) -> String {
     for ready in serving.catalog.ready(None) {
         let (model, version) = (ready.model.name.clone(), ready.model.version.clone());
         metrics.item_table.observe(&ready.model);
+        metrics.observe_ids(&ready.model);
         let chosen = &ready.model.chosen;
         let labels = EngineLabels {
             model: model.clone(),

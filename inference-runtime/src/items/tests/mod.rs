@@ -87,11 +87,13 @@ fn load(folder: &Path, config: &str) -> Result<ServedModel, LoadFailure> {
         path: folder.to_owned(),
         digest: Digest::of(b""),
     };
+    let ids = Arc::new(IdRules::new(&config, (&signature(), &layout), &[])?);
     Ok(ServedModel {
         name: "m".into(),
         version: "1".into(),
         top_k: TopK::of(&config, &signature(), &layout)?,
-        items: ItemTable::load(&config, (&signature(), &layout), &folder)?,
+        items: ItemTable::load(&config, (&signature(), &layout), &ids, &folder)?,
+        ids,
         signature: Arc::new(signature()),
         layout: Arc::new(layout),
         chosen: Arc::new(Chosen::RANK),
