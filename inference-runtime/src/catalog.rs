@@ -101,6 +101,11 @@ impl Catalog {
         })
     }
 
+    /// What a model's configuration means by `named`: another version of the model, or another model.
+    pub fn other(&self, model: &str, named: &str) -> Result<Arc<Ready>, ApiError> {
+        self.find(model, Some(named)).or_else(|_| self.find(named, None))
+    }
+
     pub fn get(&self, model: &str) -> Option<Entry> {
         self.entries.load().get(model).cloned()
     }

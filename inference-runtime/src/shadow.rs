@@ -71,9 +71,7 @@ impl Shadowed {
             shadow: config.model.clone(),
             outcome,
         };
-        let catalog = &serving.catalog;
-        let version = catalog.find(&ready.model.name, Some(&config.model));
-        let Ok(shadow) = version.or_else(|_| catalog.find(&config.model, None)) else {
+        let Ok(shadow) = serving.catalog.other(&ready.model.name, &config.model) else {
             count(serving, labels("unavailable"));
             return None;
         };

@@ -255,6 +255,15 @@ impl Tensor {
         shape: Vec::new(),
         data: Data::U8(Vec::new()),
     };
+
+    /// The rows at `places`, in that order.
+    pub fn rows(&self, places: &[usize]) -> Tensor {
+        let width = self.shape[1..].iter().product();
+        let mut shape = self.shape.clone();
+        shape[0] = places.len();
+        let data = self.data.cut(width, places, std::slice::from_ref(&(0..width)));
+        Tensor { shape, data }
+    }
 }
 
 #[cfg(test)]

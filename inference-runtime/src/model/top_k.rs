@@ -67,6 +67,17 @@ pub struct Cut {
     pub dropped: usize,
 }
 
+/// The best of a list.
+#[derive(Debug)]
+pub struct Ranked {
+    /// In the request, the best first.
+    pub places: Vec<usize>,
+    /// Candidates left out for NaN or infinity.
+    pub dropped: usize,
+    /// Of every candidate, where that ranks.
+    utility: Option<Vec<f64>>,
+}
+
 /// Name of the output with the ids.
 pub const IDS: &str = "ids";
 /// Name of the output with what a configured utility made of the others.
@@ -188,6 +199,27 @@ impl TopK {
 
     /// Cuts each output down to the best rows, best first, and adds their ids. The error is the model's, or the configuration's.
     pub fn best(&self, asked: &Asked, outputs: &mut Outputs) -> Result<Cut, String> {
+        let ranked = self.ranked(asked, outputs)?;
+        let places = ranked.places;
+        let column = |data| Tensor {
+            shape: vec![asked.ids.count()],
+            data,
+        };
+        outputs.tensors.push(column(asked.ids.clone()));
+        outputs
+            .tensors
+            .extend(ranked.utility.map(|values| column(Data::F64(values))));
+        for tensor in &mut outputs.tensors {
+            *tensor = tensor.rows(&places);
+        }
+        Ok(Cut {
+            items: places.len(),
+            dropped: ranked.dropped,
+        })
+    }
+
+    /// The places of the best candidates. The error is the model's, or the configuration's.
+    pub fn ranked(&self, asked: &Asked, outputs: &Outputs) -> Result<Ranked, String> {
         const OTHER_ROWS: &str = "an output has not one row a candidate";
         let rows = asked.ids.count();
         if outputs
@@ -199,12 +231,8 @@ impl TopK {
         }
         let kept = self.kept(rows, outputs).ok_or(OTHER_ROWS)?;
         let dropped = rows - kept.len();
-        let column = |data| Tensor {
-            shape: vec![rows],
-            data,
-        };
         let mut utility = None;
-        let order = match &self.by {
+        let places = match &self.by {
             By::Score(score) => match &outputs.tensors.get(*score).ok_or(OTHER_ROWS)?.data {
                 Data::F32(scores) => order(scores.iter().map(|score| f64::from(*score)), kept, asked),
                 Data::F64(scores) => order(scores.iter().copied(), kept, asked),
@@ -213,20 +241,14 @@ impl TopK {
             By::Utility(own) => {
                 let values = own.values(outputs, rows, &kept)?;
                 let order = order(values.iter().copied(), kept, asked);
-                utility = Some(column(Data::F64(values)));
+                utility = Some(values);
                 order
             }
         };
-        outputs.tensors.push(column(asked.ids.clone()));
-        outputs.tensors.extend(utility);
-        for tensor in &mut outputs.tensors {
-            let width = tensor.shape[1..].iter().product();
-            tensor.data = tensor.data.cut(width, &order, std::slice::from_ref(&(0..width)));
-            tensor.shape[0] = order.len();
-        }
-        Ok(Cut {
-            items: order.len(),
+        Ok(Ranked {
+            places,
             dropped,
+            utility,
         })
     }
 
