@@ -181,7 +181,7 @@ fn check_request(request: &InferRequest) {
 }
 
 fn json_request(data: &[u8]) {
-    match request::parse(data, None, &MODEL_SERVED) {
+    match request::parse(data, None, &*MODEL_SERVED) {
         Ok(request) => check_request(&request),
         Err(error) => assert!(error.status.is_client_error() && !error.message.is_empty()),
     }
@@ -194,7 +194,7 @@ fn binary_request(data: &[u8]) {
         return;
     };
     let length = usize::from(u16::from_le_bytes(*length));
-    match request::parse(body, Some(length), &MODEL_SERVED) {
+    match request::parse(body, Some(length), &*MODEL_SERVED) {
         Ok(request) => check_request(&request),
         Err(error) => assert!(error.status.is_client_error() && !error.message.is_empty()),
     }
@@ -204,7 +204,7 @@ fn grpc_request(data: &[u8]) {
     let Ok(message) = codec::decode::<pb::ModelInferRequest>(data) else {
         return;
     };
-    match grpc::parse(message, &MODEL_SERVED) {
+    match grpc::parse(message, &*MODEL_SERVED) {
         Ok(request) => check_request(&request),
         Err(error) => assert!(error.status.is_client_error() && !error.message.is_empty()),
     }

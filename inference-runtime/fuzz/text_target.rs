@@ -33,7 +33,7 @@ pub fn text_values(data: &[u8]) {
         ..Default::default()
     });
     message.raw_input_contents.push(values.to_vec().into());
-    match grpc::parse(message, &TEXT_SERVED) {
+    match grpc::parse(message, &*TEXT_SERVED) {
         Ok(request) => {
             let Data::I64(ids) = &request.batch.inputs[0].data else {
                 panic!("the model takes INT64");

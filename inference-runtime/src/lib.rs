@@ -7,7 +7,9 @@
 //! `server::admin` is asked:
 //! `repository` -> `model::source` -> `model::digest` -> `model::config` -> `engine` -> `model::warmup` -> `catalog`.
 //! On the side: `load` counts what passes and `nvml` watches the GPUs; `/load` on the admin port tells both.
-//! `items` has the rows that requests name by id, and `ids` says which ids there are, on the way through `protocol`.
+//! `items` has the rows that requests name by id, and `ids` says which ids there are, on the way through `protocol`. A request
+//! for a `cascade` goes from `inline` or `queue` on twice: through the light model, and with what that keeps through the one
+//! that answers.
 //! `bench` is a load client, apart from all that.
 //! `lifecycle` ties both together and is the only place that ends the process.
 
@@ -15,6 +17,7 @@ pub mod admission;
 pub mod args;
 pub mod average;
 pub mod bench;
+pub mod cascade;
 pub mod catalog;
 pub mod command;
 pub mod engine;

@@ -40,13 +40,13 @@ def clients(runtime):
     ]
 
 
-def ask(module, client, arrays: dict, **options):
+def ask(module, client, arrays: dict, model: str = NAME, **options):
     names = {np.dtype(value): key for key, value in TYPES.items()}
     tensors = []
     for name, value in arrays.items():
         tensors.append(module.InferInput(name, list(value.shape), names[value.dtype]))
         tensors[-1].set_data_from_numpy(value)
-    return client.infer(NAME, tensors, **options)
+    return client.infer(model, tensors, **options)
 
 
 def test_triton_clients_without_onnx_runtime(start, ranker, session):

@@ -89,6 +89,12 @@ pub fn check(args: &Check) -> Report {
         Some(not) => report.note(format!("engine: {engine} ({})", not.reason)),
         None => report.note(format!("engine: {engine}")),
     }
+    if let Some(cascade) = &opened.model.config.cascade {
+        report.note(format!(
+            "cascade: {:?} is not here to be checked; that it fits is checked when both are served",
+            cascade.model
+        ));
+    }
     if let Some(mut engine) = report.take(opened.engine()) {
         let mut batches = samples(&folder, &opened.model, engine.as_mut(), &mut report);
         batches.push(made_up(&opened.model));

@@ -88,6 +88,13 @@ fn describe(
         rank::pass::rows::Rows::Listwise(reason) => format!("seen together: {reason}"),
     };
     writeln!(text, "rows: {rows}")?;
+    if let Some(cascade) = &config.cascade {
+        writeln!(
+            text,
+            "cascade: scores the {} best candidates of {}, which needs its own inputs",
+            cascade.keep, cascade.model
+        )?;
+    }
     writeln!(text, "precision: {}", loader.plan().precision())?;
     writeln!(text, "plan:")?;
     for line in loader.plan().describe().lines() {

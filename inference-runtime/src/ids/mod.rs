@@ -113,6 +113,16 @@ impl InputRules {
         }
     }
 
+    /// Whether both hash each column alike; without rules none is hashed.
+    pub fn hash_alike(one: Option<&Self>, other: Option<&Self>) -> bool {
+        let buckets = |rules: Option<&Self>| {
+            let buckets = rules.map_or(&[][..], |rules| &rules.buckets);
+            let hashed = buckets.iter().any(Option::is_some);
+            hashed.then(|| buckets.to_vec())
+        };
+        buckets(one) == buckets(other)
+    }
+
     /// Hashes the numbers of hashed columns.
     pub fn hash_numbers(&self, data: &mut Data) {
         if self.buckets.iter().all(Option::is_none) {

@@ -52,7 +52,7 @@ fn parse<'a>(body: &'a [u8], ids: &IdRules) -> Result<(Head<'a>, Vec<(String, Te
         .unwrap_or_else(|| Err(serde::de::Error::custom("it is empty")))
         .map_err(|error| ApiError::invalid(format!("the body is not a delta: {error}")))?;
     let binary = &body[heads.byte_offset()..];
-    let given = tensors(&head.inputs.0, binary, ids)?;
+    let given = tensors(&head.inputs.0, binary, |name| ids.of(name))?;
     if head.target.is_empty() || head.target == head.base {
         return Err(ApiError::invalid(format!(
             "target is {:?}; name a revision other than base",

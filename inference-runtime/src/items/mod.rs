@@ -181,6 +181,13 @@ impl ItemTable {
         self.fills.iter().any(|fill| fill.index == slot)
     }
 
+    /// Whether the table has an input of this name, or a part of it.
+    pub fn fills(&self, name: &str) -> bool {
+        self.fills
+            .iter()
+            .any(|fill| fill.name() == name || fill.input == name)
+    }
+
     /// Names of the inputs that the table has.
     pub fn filled(&self) -> impl Iterator<Item = &str> {
         self.fills.iter().map(Fill::name)
@@ -267,4 +274,4 @@ fn ids_spec(name: &str) -> TensorSpec {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

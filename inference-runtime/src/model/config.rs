@@ -8,6 +8,7 @@ use rank::pass::hoist::Once;
 use rank::plan::{InstructionSet, Precision};
 use serde::Deserialize;
 
+use crate::cascade::CascadeConfig;
 use crate::engine::{Layout, Signature, Tensor, merge, names};
 use crate::failure::{LoadFailure, Reason};
 use crate::ids::Policy;
@@ -111,6 +112,8 @@ pub struct ModelConfig {
     pub share: NonZeroU32,
     /// A part of the requests goes to a second model too, to compare it.
     pub shadow: Option<ShadowConfig>,
+    /// A light model scores all candidates first, and this one those that it leaves.
+    pub cascade: Option<CascadeConfig>,
     pub inputs: BTreeMap<String, InputConfig>,
     pub outputs: BTreeMap<String, OutputConfig>,
 }
@@ -129,6 +132,7 @@ impl Default for ModelConfig {
             batching: BatchingConfig::default(),
             share: NonZeroU32::MIN,
             shadow: None,
+            cascade: None,
             inputs: BTreeMap::new(),
             outputs: BTreeMap::new(),
         }
@@ -193,6 +197,9 @@ impl ModelConfig {
         }
         if let Some(shadow) = &config.shadow {
             shadow.check().map_err(invalid)?;
+        }
+        if let Some(cascade) = &config.cascade {
+            cascade.check(&config).map_err(invalid)?;
         }
         let largest = config.max_batch_size;
         if let Some(rows) = config.batching.max_batch_size

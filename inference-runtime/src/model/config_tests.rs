@@ -124,6 +124,7 @@ fn every_key_is_in_the_reference() {
         ("topK.", keys::<TopKConfig>()),
         ("itemTable.", keys::<ItemTableConfig>()),
         ("shadow.", keys::<ShadowConfig>()),
+        ("cascade.", keys::<CascadeConfig>()),
     ];
     let mut documented: Vec<&str> = page
         .lines()

@@ -224,7 +224,8 @@ pub fn zeros(model: &ServedModel, rows: usize) -> Batch {
     }
 }
 
-fn zero_tensor(spec: &TensorSpec, rows: usize) -> Tensor {
+/// Zeros, of `rows` where the first dimension counts them.
+pub fn zero_tensor(spec: &TensorSpec, rows: usize) -> Tensor {
     let size = |(axis, dim): (usize, &Dim)| match dim {
         Dim::Fixed(size) => *size,
         Dim::Named(_) | Dim::Any if axis == 0 => rows,

@@ -7,7 +7,7 @@ use super::request::WantedOutput;
 use crate::engine::layout::{Place, Sent, Slot};
 use crate::engine::{Batch, Data, Dim, Outputs, Tensor, TensorSpec, names};
 use crate::model::ServedModel;
-use crate::model::top_k::{Asked, Cut, TopK};
+use crate::model::top_k::{Asked, Cut, Ranked, TopK};
 
 /// Tensors of one request; no ranking model has as many.
 pub const MAX_TENSORS: usize = 1024;
@@ -37,21 +37,6 @@ pub fn classification(output: &str, count: u64) -> Result<(), ApiError> {
         return Err(ApiError::invalid(message));
     }
     Ok(())
-}
-
-/// How many of the best candidates a request wants; `None` means all, as they are. `asked` is its parameter `top_k`.
-pub fn top_k(model: &ServedModel, asked: Option<u64>) -> Result<Option<usize>, ApiError> {
-    let k = match (&model.top_k, asked) {
-        (None, Some(1..)) => {
-            return Err(ApiError::invalid(
-                "parameter \"top_k\": which input has the ids is not known; name it in config.yaml as topK.ids",
-            ));
-        }
-        (None, _) => None,
-        (Some(top_k), None) => top_k.k,
-        (Some(_), Some(k)) => Some(usize::try_from(k).unwrap_or(usize::MAX)),
-    };
-    Ok(k.filter(|k| *k > 0))
 }
 
 /// Outputs of an answer: the model's, and behind them what an answer of the best candidates adds.
@@ -139,12 +124,25 @@ pub fn best(
     let (Some(top_k), Some(asked)) = (&model.top_k, asked) else {
         return Ok(None);
     };
-    for index in (0..model.signature.outputs.len()).filter(|index| !top_k.drops(*index)) {
-        computed(model, index, outputs)?;
-    }
+    answerable(model, top_k, outputs)?;
     let cut = top_k.best(asked, outputs);
     cut.map(Some)
         .map_err(|error| ApiError::internal(format!("top_k: {error}")))
+}
+
+/// The best candidates, of outputs of which nothing else is answered.
+pub fn ranked(model: &ServedModel, asked: Option<&Asked>, outputs: &Outputs) -> Result<Ranked, ApiError> {
+    let (Some(top_k), Some(asked)) = (&model.top_k, asked) else {
+        return Err(ApiError::internal("nothing ranks the candidates"));
+    };
+    answerable(model, top_k, outputs)?;
+    let ranked = top_k.ranked(asked, outputs);
+    ranked.map_err(|error| ApiError::internal(format!("top_k: {error}")))
+}
+
+fn answerable(model: &ServedModel, top_k: &TopK, outputs: &Outputs) -> Result<(), ApiError> {
+    let mut kept = (0..model.signature.outputs.len()).filter(|index| !top_k.drops(*index));
+    kept.try_for_each(|index| computed(model, index, outputs).map(|_| ()))
 }
 
 /// Puts the tensors in the model's order, and checks each against it; what the item table has is put there by id. `k`:
@@ -305,14 +303,19 @@ fn rows(sent: &[Sent], model: &ServedModel) -> Result<usize, ApiError> {
     for (tensor, spec, once) in counted {
         let own = first(tensor);
         if own != rows && !(once && own == 1) {
-            let may = if once { "1, or " } else { "" };
-            return Err(ApiError::invalid(format!(
-                "input {:?}: shape is {:?}; its first dimension is {may}{rows}, as in the other inputs",
-                spec.name, tensor.shape
-            )));
+            return Err(other_rows(&spec.name, tensor, rows, once));
         }
     }
     Ok(rows)
+}
+
+/// An input has not the `rows` of the others; or one, where it may come `once`.
+pub fn other_rows(name: &str, tensor: &Tensor, rows: usize, once: bool) -> ApiError {
+    let may = if once { "1, or " } else { "" };
+    ApiError::invalid(format!(
+        "input {name:?}: shape is {:?}; its first dimension is {may}{rows}, as in the other inputs",
+        tensor.shape
+    ))
 }
 
 /// Whether a tensor is what `spec` says; the rows of what may come `once` are compared later.

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 
+use super::candidates::{self, Work};
 use super::check;
 use super::declared::{Declared, Form};
 use super::request::{InferRequest, Terms, WantedOutput};
 use super::{ApiError, pb, text};
+use crate::cascade::Models;
 use crate::engine::{Data, Datatype, Outputs, Tensor};
 use crate::ids::InputRules;
 use crate::model::ServedModel;
@@ -16,13 +18,21 @@ use pb::model_infer_response::InferOutputTensor;
 type Parameters = HashMap<String, pb::InferParameter>;
 
 /// Checks a request against the model. Parameters that are not known here are ignored.
-pub fn parse(request: pb::ModelInferRequest, model: &ServedModel) -> Result<InferRequest, ApiError> {
-    let top_k = match request.parameters.contains_key("top_k") {
-        true => Some(unsigned(&request.parameters, "top_k")?),
-        false => None,
+pub fn parse<'a>(
+    request: pb::ModelInferRequest,
+    models: impl Into<Models<'a>>,
+) -> Result<InferRequest, ApiError> {
+    let models = models.into();
+    let given = |name| match request.parameters.contains_key(name) {
+        true => unsigned(&request.parameters, name).map(Some),
+        false => Ok(None),
     };
-    let top_k = check::top_k(model, top_k)?;
-    let outputs = wanted(&request.outputs, model, top_k)?;
+    let asked = candidates::Parameters {
+        top_k: given("top_k")?,
+        keep: given("keep")?,
+    };
+    let candidates = candidates::wanted(models, asked)?;
+    let outputs = wanted(&request.outputs, models.model, candidates.k)?;
     let terms = Terms::new(
         unsigned(&request.parameters, "timeout")?,
         unsigned(&request.parameters, "priority")?,
@@ -42,14 +52,15 @@ pub fn parse(request: pb::ModelInferRequest, model: &ServedModel) -> Result<Infe
         let shared = input.parameters.contains_key("shared_memory_region");
         check::served("input", &input.name, shared)?;
         let name = input.name.clone();
-        let rules = model.ids.of(&name);
+        let rules = models.id_rules(&name);
         tensors.push((name, read_tensor(input, raw.next().as_deref(), rules)?));
     }
-    let (batch, top_k) = check::batch(tensors, model, top_k)?;
+    let Work { batch, top_k, rest } = candidates::work(tensors, models, candidates)?;
     Ok(InferRequest {
         id: Some(request.id).filter(|id| !id.is_empty()),
-        top_k,
         batch,
+        top_k,
+        rest,
         outputs,
         terms,
     })

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::declared::BYTES;
 use super::pb;
+use crate::cascade::Models;
 use crate::catalog::Listed;
 use crate::engine::TensorSpec;
 use crate::engine::layout::Place;
@@ -41,13 +42,15 @@ pub fn server() -> pb::ServerMetadataResponse {
 }
 
 /// A version's metadata; `versions` are those of the model that are served.
-pub fn model(model: &ServedModel, versions: &[Arc<Ready>]) -> pb::ModelMetadataResponse {
+pub fn model<'a>(models: impl Into<Models<'a>>, versions: &[Arc<Ready>]) -> pb::ModelMetadataResponse {
+    let models = models.into();
+    let model = models.model;
     let tensor = |spec: &TensorSpec, datatype: &str| TensorMetadata {
         name: spec.name.clone(),
         datatype: datatype.to_owned(),
         shape: spec.protocol_shape(),
     };
-    let input = |spec: &TensorSpec| match takes_text(model, spec) {
+    let input = |spec: &TensorSpec| match takes_text(models, spec) {
         true => tensor(spec, BYTES),
         false => tensor(spec, spec.datatype.name()),
     };
@@ -56,13 +59,24 @@ pub fn model(model: &ServedModel, versions: &[Arc<Ready>]) -> pb::ModelMetadataR
         name: model.name.clone(),
         versions: versions.iter().map(|ready| ready.model.version.clone()).collect(),
         platform: platform(model),
-        inputs: inputs(model).into_iter().map(input).collect(),
+        inputs: inputs(models).into_iter().map(input).collect(),
         outputs: model.signature.outputs.iter().map(output).collect(),
     }
 }
 
-/// The inputs as clients send them: the model's own, or with an item table its ids instead of what it has.
-fn inputs(model: &ServedModel) -> Vec<&TensorSpec> {
+/// The inputs as clients send them; of a cascade those of both models, one of the same name once.
+pub fn inputs(models: Models<'_>) -> Vec<&TensorSpec> {
+    let mut specs = own_inputs(models.model);
+    for spec in models.light.map(own_inputs).unwrap_or_default() {
+        if specs.iter().all(|own| own.name != spec.name) {
+            specs.push(spec);
+        }
+    }
+    specs
+}
+
+/// The model's own, or with an item table its ids instead of what it has.
+fn own_inputs(model: &ServedModel) -> Vec<&TensorSpec> {
     let Some(items) = &model.items else {
         return model.signature.inputs.iter().collect();
     };
@@ -79,18 +93,20 @@ fn inputs(model: &ServedModel) -> Vec<&TensorSpec> {
 }
 
 /// Whether an input's values are hashed: text is what clients are told to send, though numbers are taken too.
-fn takes_text(model: &ServedModel, spec: &TensorSpec) -> bool {
-    let rules = model.ids.of(&spec.name);
+fn takes_text(models: Models<'_>, spec: &TensorSpec) -> bool {
+    let rules = models.id_rules(&spec.name);
     rules.is_some_and(InputRules::takes_text)
 }
 
 /// The model's configuration in Triton's terms: `dims` without the batch when there is one.
-pub fn config(model: &ServedModel) -> pb::ModelConfig {
+pub fn config<'a>(models: impl Into<Models<'a>>) -> pb::ModelConfig {
+    let models = models.into();
+    let model = models.model;
     let batched = model.signature.batched();
     let dims = |spec: &TensorSpec| spec.protocol_shape()[usize::from(batched)..].to_vec();
     let input = |spec: &TensorSpec| pb::ModelInput {
         name: spec.name.clone(),
-        data_type: match takes_text(model, spec) {
+        data_type: match takes_text(models, spec) {
             true => pb::DataType::TypeString.into(),
             false => data_type(spec).into(),
         },
@@ -101,7 +117,9 @@ pub fn config(model: &ServedModel) -> pb::ModelConfig {
         data_type: data_type(spec).into(),
         dims: dims(spec),
     };
-    let rows = if batched { model.config.max_batch_size } else { 0 };
+    // Of a cascade, what a request may send is the light model's to take.
+    let rows = models.light.unwrap_or(model).config.max_batch_size;
+    let rows = if batched { rows } else { 0 };
     let joins = model.batching.max_rows > 1;
     let delay = model.batching.max_delay.as_micros();
     pb::ModelConfig {
@@ -110,7 +128,7 @@ pub fn config(model: &ServedModel) -> pb::ModelConfig {
         backend: model.chosen.engine.as_str().to_owned(),
         parameters: parameters(model),
         max_batch_size: i32::try_from(rows).unwrap_or(i32::MAX),
-        input: inputs(model).into_iter().map(input).collect(),
+        input: inputs(models).into_iter().map(input).collect(),
         output: model.signature.outputs.iter().map(output).collect(),
         dynamic_batching: joins.then(|| pb::ModelDynamicBatching {
             max_queue_delay_microseconds: u64::try_from(delay).unwrap_or(u64::MAX),
@@ -120,7 +138,7 @@ pub fn config(model: &ServedModel) -> pb::ModelConfig {
     }
 }
 
-/// The engine, why it is not `rank`, or in what it computes; what may come once, and what is named by id.
+/// The engine, why it is not `rank`, or in what it computes; what may come once, what is named by id, and what feeds it.
 fn parameters(model: &ServedModel) -> HashMap<String, pb::ModelParameter> {
     let mut parameters = vec![("engine", model.chosen.engine.as_str().to_owned())];
     match &model.chosen.not_rank {
@@ -140,6 +158,9 @@ fn parameters(model: &ServedModel) -> HashMap<String, pb::ModelParameter> {
             "item_table",
             format!("{}: {}", items.ids().name, filled.join(" ")),
         ));
+    }
+    if let Some(cascade) = &model.config.cascade {
+        parameters.push(("cascade", format!("{}: {}", cascade.model, cascade.keep)));
     }
     let parameter =
         |(name, string_value): (&str, String)| (name.to_owned(), pb::ModelParameter { string_value });

@@ -1,5 +1,6 @@
 //! The Open Inference Protocol V2 over REST (JSON and the binary tensor extension) and gRPC.
 
+pub mod candidates;
 pub mod check;
 pub mod codec;
 pub mod declared;

@@ -8,11 +8,13 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::ApiError;
+use super::candidates::{self, Parameters, Work};
 use super::check::{self, MAX_TENSORS};
 use super::declared::Declared;
+use super::ApiError;
+use crate::cascade::{Models, Rest};
 use crate::engine::{Batch, Tensor};
-use crate::ids::{IdRules, InputRules};
+use crate::ids::InputRules;
 use crate::model::ServedModel;
 use crate::model::top_k::Asked;
 use crate::priority::Priority;
@@ -77,6 +79,8 @@ struct RequestParameters {
     priority: u64,
     #[serde(default)]
     top_k: Option<u64>,
+    #[serde(default)]
+    keep: Option<u64>,
 }
 
 /// A tensor as a body names it: its values here, or behind the JSON.
@@ -126,10 +130,13 @@ pub struct WantedOutput {
 #[derive(Debug)]
 pub struct InferRequest {
     pub id: Option<String>,
+    /// Of a cascade the light model's, as is `top_k`.
     pub batch: Batch,
     pub outputs: Vec<WantedOutput>,
     /// Only the best candidates are wanted.
     pub top_k: Option<Asked>,
+    /// Of a cascade: what the heavy model gets.
+    pub rest: Option<Rest>,
     pub terms: Terms,
 }
 
@@ -152,11 +159,12 @@ impl Terms {
 }
 
 /// Parses a body; `header_length` is `Inference-Header-Content-Length`, the JSON's part of it.
-pub fn parse(
+pub fn parse<'a>(
     body: &[u8],
     header_length: Option<usize>,
-    model: &ServedModel,
+    models: impl Into<Models<'a>>,
 ) -> Result<InferRequest, ApiError> {
+    let models = models.into();
     let (json, binary) = match header_length {
         None => (body, &[][..]),
         Some(length) => body.split_at_checked(length).ok_or_else(|| {
@@ -168,14 +176,16 @@ pub fn parse(
     };
     let raw: RawRequest<'_> = serde_json::from_slice(json)
         .map_err(|error| ApiError::invalid(format!("the body is not an infer request: {error}")))?;
-    let top_k = check::top_k(model, raw.parameters.top_k)?;
-    let outputs = wanted(&raw, model, top_k)?;
-    let tensors = tensors(&raw.inputs.0, binary, &model.ids)?;
-    let (batch, top_k) = check::batch(tensors, model, top_k)?;
+    let RequestParameters { top_k, keep, .. } = raw.parameters;
+    let candidates = candidates::wanted(models, Parameters { top_k, keep })?;
+    let outputs = wanted(&raw, models.model, candidates.k)?;
+    let tensors = tensors(&raw.inputs.0, binary, |name| models.id_rules(name))?;
+    let Work { batch, top_k, rest } = candidates::work(tensors, models, candidates)?;
     Ok(InferRequest {
         id: raw.id,
-        top_k,
         batch,
+        top_k,
+        rest,
         outputs,
         terms: Terms::new(raw.parameters.timeout, raw.parameters.priority),
     })
@@ -190,7 +200,7 @@ pub fn parse_outputs(body: &[u8]) -> Result<Vec<(String, Tensor)>, ApiError> {
     }
     let raw: RawAnswer<'_> = serde_json::from_slice(body)
         .map_err(|error| ApiError::invalid(format!("the body is not an infer answer: {error}")))?;
-    tensors(&raw.outputs.0, &[], &IdRules::default())
+    tensors(&raw.outputs.0, &[], |_| None)
 }
 
 fn wanted(
@@ -217,18 +227,18 @@ fn wanted(
     Ok(wanted)
 }
 
-/// Reads tensors whose binary values follow one another in `binary`; what `ids` says is hashed.
-pub fn tensors(
+/// Reads tensors whose binary values follow one another in `binary`; what the `rules` of a name say is hashed.
+pub fn tensors<'a>(
     raw: &[RawTensor<'_>],
     binary: &[u8],
-    ids: &IdRules,
+    rules: impl Fn(&str) -> Option<&'a InputRules>,
 ) -> Result<Vec<(String, Tensor)>, ApiError> {
     let mut rest = binary;
     let mut tensors = Vec::with_capacity(raw.len());
     for tensor in raw {
         let shared = tensor.parameters.shared_memory_region.is_some();
         check::served("input", &tensor.name, shared)?;
-        let value = read_tensor(tensor, &mut rest, ids.of(&tensor.name))?;
+        let value = read_tensor(tensor, &mut rest, rules(&tensor.name))?;
         tensors.push((tensor.name.clone(), value));
     }
     if !rest.is_empty() {

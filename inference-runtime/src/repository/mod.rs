@@ -17,6 +17,7 @@ use std::time::Instant;
 use tokio::sync::Mutex;
 
 use crate::args::Serve;
+use crate::cascade;
 use crate::catalog::{Entry, State};
 use crate::failure::{LoadFailure, Reason};
 use crate::metrics::{LoadLabels, Phase};
@@ -292,6 +293,11 @@ impl Repository {
         let ready = building
             .await
             .map_err(|error| invalid(format!("loading the model failed: {error}")))??;
+        if self.place.is_one() && ready.model.config.cascade.is_some() {
+            let message = "config.yaml: cascade: its light model is served beside it; serve both with --model-repository";
+            return Err(LoadFailure::permanent(Reason::ConfigInvalid, message));
+        }
+        cascade::check(&self.serving.catalog, &ready.model)?;
         self.start_workers(gate)?;
         Ok((Arc::new(ready), false))
     }

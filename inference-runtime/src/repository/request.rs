@@ -18,7 +18,7 @@ pub struct Ask {
     pub version: Option<String>,
     /// What `/load` tells from then on.
     pub revision: Option<String>,
-    /// Triton's clients send it with an unload; no model here depends on another.
+    /// Triton's clients send it with an unload; a cascade's light model goes alone.
     #[serde(rename = "unload_dependents")]
     _unload_dependents: Option<bool>,
 }

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use http::StatusCode;
 use tonic::{Code, Request, Response, Status};
 
-use super::score;
+use super::score::{self, Counts};
 use super::state::Serving;
+use crate::cascade::Stages;
 use crate::protocol::pb::grpc_inference_service_server::GrpcInferenceService;
 use crate::protocol::{ApiError, grpc, metadata, pb};
 use crate::ready::Ready;
-use crate::worker::Done;
 use door::Ticket;
 
 /// An error in gRPC's terms.
@@ -58,36 +58,20 @@ impl Inference {
         &self,
         ticket: &Ticket,
         request: pb::ModelInferRequest,
+        counts: &mut Counts,
     ) -> Result<pb::ModelInferResponse, ApiError> {
         let ready = self.model(&request.model_name, &request.model_version)?;
-        ticket.asks(&ready);
-        let parsed = grpc::parse(request, &ready.model)?;
-        let mut terms = parsed.terms;
-        terms.timeout = Some(
-            terms
-                .timeout
-                .map_or(ticket.timeout, |own| own.min(ticket.timeout)),
-        );
-        let pairs = parsed.batch.rows as u64;
-        ticket.scored(pairs);
-        let permit = Arc::clone(&ticket.permit);
-        let mut done: Done = score::score(
-            &self.serving,
-            &ready,
-            (parsed.batch, terms),
-            permit,
-            ticket.started,
-        )
-        .await?;
-        let asked = parsed.top_k.as_ref();
-        ticket.returned(score::best(
-            &self.serving,
-            &ready,
-            asked,
-            &mut done.outputs,
-            pairs,
-        )?);
-        grpc::encode(&ready.model, parsed.id, &parsed.outputs, &done.outputs)
+        counts.ready = Some(Arc::clone(&ready));
+        let stages = Stages::of(&self.serving.catalog, ready)?;
+        let mut parsed = grpc::parse(request, stages.models())?;
+        let (id, wanted) = (parsed.id.take(), std::mem::take(&mut parsed.outputs));
+        let timeout = parsed.terms.timeout;
+        parsed.terms.timeout = Some(timeout.map_or(ticket.timeout, |own| own.min(ticket.timeout)));
+        let admitted = (Arc::clone(&ticket.permit), ticket.started);
+        let answered = score::answer(&self.serving, &stages, parsed, admitted, counts).await?;
+        let answer = grpc::encode(&stages.ready.model, id, &wanted, &answered.outputs)?;
+        counts.items = answered.items;
+        Ok(answer)
     }
 }
 
@@ -127,7 +111,9 @@ impl GrpcInferenceService for Inference {
 
     async fn model_ready(&self, request: Request<pb::ModelReadyRequest>) -> Answer<pb::ModelReadyResponse> {
         let model = request.into_inner();
-        let ready = self.model(&model.name, &model.version).is_ok() && !self.serving.is_draining();
+        let found = self.model(&model.name, &model.version);
+        let stages = found.and_then(|ready| Stages::of(&self.serving.catalog, ready));
+        let ready = stages.is_ok() && !self.serving.is_draining();
         answer(pb::ModelReadyResponse { ready })
     }
 
@@ -146,7 +132,8 @@ impl GrpcInferenceService for Inference {
         let ready = self.model(&asked.name, &asked.version);
         let ready = ready.map_err(|error| status(&error))?;
         let versions = self.serving.catalog.ready(Some(&ready.model.name));
-        answer(metadata::model(&ready.model, &versions))
+        let stages = Stages::known(&self.serving.catalog, ready);
+        answer(metadata::model(stages.models(), &versions))
     }
 
     async fn model_config(
@@ -155,7 +142,8 @@ impl GrpcInferenceService for Inference {
     ) -> Answer<pb::ModelConfigResponse> {
         let asked = request.into_inner();
         let ready = self.model(&asked.name, &asked.version);
-        let config = metadata::config(&ready.map_err(|error| status(&error))?.model);
+        let ready = ready.map_err(|error| status(&error))?;
+        let config = metadata::config(Stages::known(&self.serving.catalog, ready).models());
         answer(pb::ModelConfigResponse { config: Some(config) })
     }
 
@@ -185,7 +173,9 @@ impl GrpcInferenceService for Inference {
     ) -> Answer<pb::ModelInferResponse> {
         let ticket = request.extensions_mut().remove::<Arc<Ticket>>();
         let ticket = ticket.ok_or_else(|| Status::internal("the request was not admitted"))?;
-        let result = self.infer(&ticket, request.into_inner()).await;
+        let mut counts = Counts::default();
+        let result = self.infer(&ticket, request.into_inner(), &mut counts).await;
+        ticket.counted(counts);
         ticket.end(result.as_ref().map(|_| ()).map_err(ApiError::clone));
         result.map(Response::new).map_err(|error| status(&error))
     }

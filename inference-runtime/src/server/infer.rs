@@ -9,8 +9,8 @@ use hyper::body::Incoming;
 use super::body::{self, Reply};
 use super::score::{self, Counts};
 use super::state::Serving;
+use crate::cascade::Stages;
 use crate::protocol::{ApiError, request, response};
-use crate::ready::Ready;
 
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
@@ -25,10 +25,11 @@ pub async fn infer(
     let mut counts = Counts::default();
     let found = serving.catalog.find(model, version).and_then(|ready| {
         counts.ready = Some(Arc::clone(&ready));
-        Ok((ready, check(request.headers())?))
+        let stages = Stages::of(&serving.catalog, ready)?;
+        Ok((stages, check(request.headers())?))
     });
     let result = match found {
-        Ok((ready, header_length)) => admitted(serving, &ready, header_length, request, &mut counts).await,
+        Ok((stages, header_length)) => admitted(serving, &stages, header_length, request, &mut counts).await,
         Err(error) => {
             refuse(request).await;
             Err(error)
@@ -71,7 +72,7 @@ async fn refuse(request: Request<Incoming>) {
 
 async fn admitted(
     serving: &Arc<Serving>,
-    ready: &Arc<Ready>,
+    stages: &Stages,
     header_length: Option<usize>,
     request: Request<Incoming>,
     counts: &mut Counts,
@@ -93,20 +94,12 @@ async fn admitted(
     };
     let time = serving.body_timeout;
     let bytes = body::read(request.into_body(), declared, &permit, limit, time).await?;
-    let parsed = request::parse(&bytes, header_length, &ready.model)?;
+    let mut parsed = request::parse(&bytes, header_length, stages.models())?;
     drop(bytes);
-    counts.pairs = parsed.batch.rows as u64;
-    let asked = (parsed.batch, parsed.terms);
-    let mut done = score::score(serving, ready, asked, permit, arrived).await?;
-    let items = score::best(
-        serving,
-        ready,
-        parsed.top_k.as_ref(),
-        &mut done.outputs,
-        counts.pairs,
-    )?;
-    let answer = response::encode(&ready.model, parsed.id.as_deref(), &parsed.outputs, &done.outputs)?;
-    counts.items = items;
+    let (id, wanted) = (parsed.id.take(), std::mem::take(&mut parsed.outputs));
+    let answered = score::answer(serving, stages, parsed, (permit, arrived), counts).await?;
+    let answer = response::encode(&stages.ready.model, id.as_deref(), &wanted, &answered.outputs)?;
+    counts.items = answered.items;
     Ok(success(answer))
 }
 

@@ -7,6 +7,7 @@ use hyper::body::Incoming;
 
 use super::body::{self, Reply};
 use super::{Serving, grpc, infer};
+use crate::cascade::Stages;
 use crate::protocol::{ApiError, metadata};
 
 /// The serving port.
@@ -101,11 +102,16 @@ pub fn get(serving: &Serving, parts: &[&str]) -> Result<Reply, ApiError> {
     };
     let ready = serving.catalog.find(model, version);
     Ok(match what {
-        "ready" => probed(ready.map(|_| !serving.is_draining())?),
-        "config" => body::json(&metadata::config(&ready?.model)),
+        "ready" => {
+            Stages::of(&serving.catalog, ready?)?;
+            probed(!serving.is_draining())
+        }
+        "config" => body::json(&metadata::config(
+            Stages::known(&serving.catalog, ready?).models(),
+        )),
         "stats" => body::json(&grpc::statistics(serving, model, version.unwrap_or_default())?),
         _ => body::json(&metadata::model(
-            &ready?.model,
+            Stages::known(&serving.catalog, ready?).models(),
             &serving.catalog.ready(Some(model)),
         )),
     })

@@ -1,19 +1,20 @@
 //! What HTTP and gRPC have in common once a request is parsed: queue, engine, counts.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::state::Serving;
 use crate::admission::Permit;
+use crate::cascade::{self, Stages};
 use crate::engine::{Batch, Outputs};
 use crate::metrics::{Labels, ModelLabels};
 use crate::model::top_k::Asked;
 use crate::priority::Priority;
-use crate::protocol::request::Terms;
+use crate::protocol::request::InferRequest;
 use crate::protocol::{ApiError, check};
-use crate::queue::Job;
+use crate::queue::{self, Job};
 use crate::ready::Ready;
 use crate::shadow::Shadowed;
 use crate::worker::Done;
@@ -23,31 +24,126 @@ use crate::worker::Done;
 pub struct Counts {
     /// The model, once it is known which one is meant.
     pub ready: Option<Arc<Ready>>,
+    /// What feeds it, and the pairs of that.
+    pub light: Option<(Arc<Ready>, u64)>,
     pub pairs: u64,
     pub items: u64,
 }
 
-/// Scores a batch; its deadline counts from `arrived`, when its first byte was here.
-pub async fn score(
-    serving: &Arc<Serving>,
-    ready: &Arc<Ready>,
-    (batch, terms): (Batch, Terms),
+/// What a request is answered.
+pub struct Answered {
+    pub outputs: Outputs,
+    /// Candidates that are in them.
+    pub items: u64,
+    /// Held until the answer is encoded.
+    pub permit: Arc<Permit>,
+}
+
+/// How each run of a request goes.
+struct Way {
+    priority: Priority,
+    deadline: Instant,
     permit: Arc<Permit>,
-    arrived: Instant,
-) -> Result<Done, ApiError> {
+}
+
+struct Ran {
+    done: Done,
+    shadowed: Option<Shadowed>,
+    /// On this thread.
+    inline: bool,
+}
+
+/// Scores what a request asks for, and cuts it down to that. Its deadline counts from when its first byte was here. `counts` has
+/// the pairs that were to be scored, also where it fails.
+pub async fn answer(
+    serving: &Arc<Serving>,
+    stages: &Stages,
+    request: InferRequest,
+    (permit, arrived): (Arc<Permit>, Instant),
+    counts: &mut Counts,
+) -> Result<Answered, ApiError> {
+    let (ready, terms) = (&stages.ready, request.terms);
     // Only the client's own deadline may be shorter than ours.
     let timeout = terms
         .timeout
         .map_or(serving.request_timeout, |own| own.min(serving.request_timeout));
-    let (deadline, queued) = (arrived + timeout, Instant::now());
-    let shadowed = Shadowed::of(serving, ready, &batch);
     if terms.priority != Priority::default() {
         permit.uses_classes();
     }
+    let way = Way {
+        priority: terms.priority,
+        deadline: arrived + timeout,
+        permit,
+    };
+    let (mut batch, mut asked, mut fed) = (request.batch, request.top_k, None);
+    if let (Some(light), Some(rest)) = (&stages.light, request.rest) {
+        counts.light = Some((Arc::clone(light), batch.rows as u64));
+        let feeding = feed(serving, light, (batch, asked), &way).await;
+        let (ran, places) = feeding.map_err(|error| cascade::of_light(&light.model, error))?;
+        (batch, asked) = rest.kept(&ready.model, &places)?;
+        fed = Some((light, ran));
+    }
+    counts.pairs = batch.rows as u64;
+    let mut took = fed.as_ref().map_or(Duration::ZERO, |(_, ran)| share(&ran.done));
+    let mut outputs = if batch.rows > 0 {
+        let ran = run(serving, ready, batch, &way).await?;
+        took += share(&ran.done);
+        if let Some(shadowed) = ran.shadowed {
+            shadowed.send(serving, ready, &ran.done.outputs);
+        }
+        ran.done.outputs
+    } else {
+        // The light model left none.
+        cascade::nothing(&ready.model)
+    };
+    serving.admission.observe_run(took);
+    if let Some((light, ran)) = fed
+        && let Some(shadowed) = ran.shadowed
+    {
+        shadowed.send(serving, light, &ran.done.outputs);
+    }
+    let items = best(serving, ready, asked.as_ref(), &mut outputs, counts.pairs)?;
+    Ok(Answered {
+        outputs,
+        items,
+        permit: way.permit,
+    })
+}
+
+/// A request's part of the engine's time for its run.
+fn share(done: &Done) -> Duration {
+    done.ran / done.shared_by.max(1)
+}
+
+/// Runs the light model of a cascade; gives the places of the candidates that it leaves, the best first.
+async fn feed(
+    serving: &Arc<Serving>,
+    light: &Arc<Ready>,
+    (batch, asked): (Batch, Option<Asked>),
+    way: &Way,
+) -> Result<(Ran, Vec<usize>), ApiError> {
+    let ran = run(serving, light, batch, way).await?;
+    let ranked = check::ranked(&light.model, asked.as_ref(), &ran.done.outputs)?;
+    count_dropped(serving, light, ranked.dropped);
+    if ran.inline {
+        // Others whose requests this thread reads wait for one run, not for two.
+        tokio::task::yield_now().await;
+    }
+    if Instant::now() >= way.deadline {
+        return Err(queue::too_late());
+    }
+    Ok((ran, ranked.places))
+}
+
+/// Runs a batch, here or on an engine's thread.
+async fn run(serving: &Arc<Serving>, ready: &Arc<Ready>, batch: Batch, way: &Way) -> Result<Ran, ApiError> {
+    let queued = Instant::now();
+    let shadowed = Shadowed::of(serving, ready, &batch);
     let now = match &ready.inline {
-        Some(inline) => inline.try_run(&serving.queue, batch, (queued, deadline), &permit),
+        Some(inline) => inline.try_run(&serving.queue, batch, (queued, way.deadline), &way.permit),
         None => Err(batch),
     };
+    let inline = now.is_ok();
     let done = match now {
         Ok(ran) => {
             let done = ran?;
@@ -59,10 +155,10 @@ pub async fn score(
             serving.queue.push(Job {
                 ready: Arc::clone(ready),
                 batch,
-                priority: terms.priority,
-                deadline,
+                priority: way.priority,
+                deadline: way.deadline,
                 queued,
-                permit,
+                permit: Arc::clone(&way.permit),
                 answer,
                 shadow: false,
             })?;
@@ -71,18 +167,18 @@ pub async fn score(
                 .map_err(|_| ApiError::internal("the engine gave no answer"))??
         }
     };
-    serving.admission.observe_run(done.ran / done.shared_by.max(1));
     serving.metrics.queue_seconds.observe(done.waited.as_secs_f64());
     serving.metrics.compute_seconds.observe(done.ran.as_secs_f64());
     serving.metrics.batch_requests.observe(f64::from(done.shared_by));
-    if let Some(shadowed) = shadowed {
-        shadowed.send(serving, ready, &done.outputs);
-    }
-    Ok(done)
+    Ok(Ran {
+        done,
+        shadowed,
+        inline,
+    })
 }
 
 /// Cuts the outputs down to what a request asked for; gives how many of its `pairs` are answered.
-pub fn best(
+fn best(
     serving: &Serving,
     ready: &Ready,
     asked: Option<&Asked>,
@@ -92,15 +188,19 @@ pub fn best(
     let Some(cut) = check::best(&ready.model, asked, outputs)? else {
         return Ok(pairs);
     };
-    if cut.dropped > 0 {
+    count_dropped(serving, ready, cut.dropped);
+    Ok(cut.items as u64)
+}
+
+fn count_dropped(serving: &Serving, ready: &Ready, candidates: usize) {
+    if candidates > 0 {
         let labels = ModelLabels {
             model: ready.model.name.clone(),
             version: ready.model.version.clone(),
         };
         let dropped = serving.metrics.dropped.get_or_create(&labels);
-        dropped.inc_by(cut.dropped as u64);
+        dropped.inc_by(candidates as u64);
     }
-    Ok(cut.items as u64)
 }
 
 /// Counts a request that is answered, or refused.
@@ -126,6 +226,15 @@ pub fn count(serving: &Serving, result: Result<(), &ApiError>, counts: &Counts, 
     serving.metrics.requests.get_or_create(&labels).inc();
     if counts.pairs > 0 {
         serving.metrics.pairs.get_or_create(&labels).inc_by(counts.pairs);
+    }
+    if let Some((light, pairs)) = &counts.light {
+        let (model, version) = (light.model.name.clone(), light.model.version.clone());
+        let labels = Labels {
+            model,
+            version,
+            outcome,
+        };
+        serving.metrics.pairs.get_or_create(&labels).inc_by(*pairs);
     }
     if counts.items > 0 {
         serving.metrics.items.get_or_create(&labels).inc_by(counts.items);

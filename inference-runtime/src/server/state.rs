@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::admission::Admission;
+use crate::cascade;
 use crate::catalog::Catalog;
 use crate::inline::Clocks;
 use crate::load::Load;
@@ -64,7 +65,10 @@ impl Serving {
     /// Whether new requests should be sent here.
     pub fn is_ready(&self) -> bool {
         let required = self.required.get();
-        !self.is_draining() && required.is_some_and(|models| self.catalog.all_ready(models))
+        !self.is_draining()
+            && required.is_some_and(|models| {
+                self.catalog.all_ready(models) && cascade::all_fed(&self.catalog, models)
+            })
     }
 
     pub fn is_draining(&self) -> bool {

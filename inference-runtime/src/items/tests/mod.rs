@@ -102,7 +102,7 @@ fn load(folder: &Path, config: &str) -> Result<ServedModel, LoadFailure> {
     })
 }
 
-fn served(ids: &[i64], more: &str) -> (tempfile::TempDir, ServedModel) {
+pub fn served(ids: &[i64], more: &str) -> (tempfile::TempDir, ServedModel) {
     let folder = tempfile::tempdir().unwrap();
     write_items(folder.path(), ids);
     let model = load(folder.path(), &format!("{CONFIG}{more}")).unwrap();
@@ -145,7 +145,7 @@ fn update(model: &ServedModel, body: &[u8]) -> Result<Updated, ApiError> {
     table.update(&model.config, body, &Digest::of(body))
 }
 
-fn own(rows: usize) -> Vec<(String, Tensor)> {
+pub fn own(rows: usize) -> Vec<(String, Tensor)> {
     let time = (0..rows).map(|row| row as f32).collect();
     vec![
         ("user".into(), tensor(&[1, 1], Data::F32(vec![0.25]))),

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -20,7 +19,6 @@ use crate::admission::Permit;
 use crate::catalog::loading;
 use crate::protocol::ApiError;
 use crate::protocol::pb::grpc_inference_service_server::GrpcInferenceServiceServer;
-use crate::ready::Ready;
 use crate::server::body::{too_large, too_slow};
 use crate::server::score::{self, Counts};
 
@@ -35,26 +33,14 @@ pub struct Ticket {
     pub permit: Arc<Permit>,
     pub started: Instant,
     pub timeout: Duration,
-    ready: OnceLock<Arc<Ready>>,
+    counts: OnceLock<Counts>,
     result: OnceLock<Result<(), ApiError>>,
-    pairs: AtomicU64,
-    items: AtomicU64,
 }
 
 impl Ticket {
-    /// It is known which model is meant.
-    pub fn asks(&self, ready: &Arc<Ready>) {
-        let _ = self.ready.set(Arc::clone(ready));
-    }
-
-    /// All of them are returned, unless `returned` says otherwise.
-    pub fn scored(&self, pairs: u64) {
-        self.pairs.store(pairs, Ordering::Relaxed);
-        self.returned(pairs);
-    }
-
-    pub fn returned(&self, items: u64) {
-        self.items.store(items, Ordering::Relaxed);
+    /// What its counts are, once the service was called.
+    pub fn counted(&self, counts: Counts) {
+        let _ = self.counts.set(counts);
     }
 
     /// The first word counts: a message that broke off ends the request, whatever the decoder says then.
@@ -112,11 +98,8 @@ impl Door {
             response = status(&undecoded()).into_http();
         }
         let result = ticket.result.get_or_init(|| Err(undecoded())).as_ref().copied();
-        let pairs = ticket.pairs.load(Ordering::Relaxed);
-        let items = ticket.items.load(Ordering::Relaxed);
-        let items = if result.is_ok() { items } else { 0 };
-        let ready = ticket.ready.get().cloned();
-        score::count(&self.serving, result, &Counts { ready, pairs, items }, started);
+        let counts = ticket.counts.get_or_init(Counts::default);
+        score::count(&self.serving, result, counts, started);
         response
     }
 
@@ -137,10 +120,8 @@ impl Door {
             permit: serving.admission.admit(0, timeout)?,
             started,
             timeout,
-            ready: OnceLock::new(),
+            counts: OnceLock::new(),
             result: OnceLock::new(),
-            pairs: AtomicU64::new(0),
-            items: AtomicU64::new(0),
         })
     }
 }
