@@ -8,10 +8,10 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::ApiError;
 use super::candidates::{self, Parameters, Work};
 use super::check::{self, MAX_TENSORS};
 use super::declared::Declared;
-use super::ApiError;
 use crate::cascade::{Models, Rest};
 use crate::engine::{Batch, Tensor};
 use crate::ids::InputRules;

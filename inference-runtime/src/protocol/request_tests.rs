@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::engine::{Chosen, Data, Datatype, Dim, Layout, Signature, TensorSpec};
+use crate::ids::IdRules;
 use crate::model::config::ModelConfig;
 use crate::model::top_k::TopK;
 use crate::queue::Batching;

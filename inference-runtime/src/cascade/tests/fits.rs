@@ -125,6 +125,40 @@ async fn what_is_taken_out_by_hand_leaves_the_replica_ready() {
     assert!(bench.stages().err().unwrap().message.contains("unloaded"));
 }
 
+#[tokio::test]
+async fn an_input_of_both_is_hashed_alike() {
+    let bench = Bench::new();
+    let with = |inputs: &[Input]| [inputs, &[("genre", Datatype::I64, 0)]].concat();
+    let hashed = |config: &str, rows: u64| {
+        format!("{config}inputs: {{genre: {{vocabularies: [{rows}], policies: [{{hash: xxh64}}]}}}}\n")
+    };
+    let heavy = served("heavy", "1", &with(&HEAVY_INPUTS), &hashed(HEAVY, 7));
+    for (config, alike) in [
+        (hashed(LIGHT, 7), true),
+        (hashed(LIGHT, 8), false),
+        (LIGHT.to_owned(), false),
+    ] {
+        bench.put(served("light", "1", &with(&LIGHT_INPUTS), &config), &[], None);
+        match check(&bench.serving.catalog, &heavy) {
+            Ok(()) => assert!(alike, "{config}"),
+            Err(failure) => assert!(
+                !alike
+                    && failure
+                        .message
+                        .contains("\"genre\" is hashed in another way in \"light\""),
+                "{failure}"
+            ),
+        }
+    }
+    // What only the light model has is hashed as it says.
+    let both = Models {
+        model: &served("heavy", "1", &HEAVY_INPUTS, HEAVY),
+        light: Some(&served("light", "1", &with(&LIGHT_INPUTS), &hashed(LIGHT, 7))),
+    };
+    let genre = metadata::model(both, &[]).inputs.pop().unwrap();
+    assert_eq!((genre.name.as_str(), genre.datatype.as_str()), ("genre", "BYTES"));
+}
+
 #[test]
 fn metadata_lists_what_both_take() {
     let (heavy, light) = (

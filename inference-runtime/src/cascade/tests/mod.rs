@@ -12,6 +12,7 @@ use super::*;
 use crate::args::{Cli, Command};
 use crate::catalog::Entry;
 use crate::engine::{Batch, Chosen, Data, Datatype, Engine, Layout, Outputs, RunError, Signature, Tensor};
+use crate::ids::IdRules;
 use crate::items;
 use crate::model::digest::Digest;
 use crate::model::loading::Loaded;
@@ -59,6 +60,7 @@ fn served(name: &str, version: &str, inputs: &[Input], config: &str) -> ServedMo
     ServedModel {
         name: name.into(),
         version: version.into(),
+        ids: Arc::new(IdRules::new(&config, (&signature, &layout), &[]).unwrap()),
         top_k: TopK::of(&config, &signature, &layout).unwrap(),
         signature: Arc::new(signature),
         layout: Arc::new(layout),
