@@ -13,6 +13,7 @@ mod compile;
 mod compute;
 mod fast;
 mod layout;
+mod parts;
 mod place;
 mod run;
 mod step;
@@ -21,6 +22,7 @@ mod units;
 mod views;
 
 pub use crate::kernel::InstructionSet;
+pub use parts::Begun;
 pub use run::Scratch;
 
 use std::fmt::{self, Write as _};
@@ -34,7 +36,6 @@ use crate::pass::hoist::{self, Once};
 use crate::pass::rows::Rows;
 use crate::tensor::{Element, Tensor};
 use compile::Program;
-use run::Run;
 use step::{Kind, Stage, Step, Weights};
 
 /// What products of rows with constant matrices are computed in; everything else is f32.
@@ -227,16 +228,10 @@ impl Plan {
             *outputs = interpret::run(&self.graph, inputs)?;
             return Ok(());
         }
-        let run = Run {
-            graph: &self.graph,
-            domains: &self.domains,
-            program: &self.program,
-            set: self.instruction_set,
-            requests: interpret::requests(&self.graph, &self.domains, inputs, segments)?,
-            inputs,
-            segments,
-        };
-        run.run(self.block, scratch, outputs)
+        let requests = interpret::requests(&self.graph, &self.domains, inputs, segments)?;
+        let run = self.of((inputs, segments), requests);
+        run.requests(scratch)?;
+        run.pairs(0..segments.len(), self.block, scratch, outputs)
     }
 
     /// What a request and each of its pairs cost; 0 where the model runs whole.

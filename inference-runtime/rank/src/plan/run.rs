@@ -1,6 +1,8 @@
 //! Runs a compiled plan: the request's steps over all requests, then the pairs' over blocks of rows that fit the cache.
 
 use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::Arc;
 
 use super::compile::Program;
 use super::layout::Root;
@@ -14,7 +16,8 @@ use crate::tensor::Tensor;
 /// A worker's memory, used again from run to run.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    pub(super) request: Memories,
+    /// Shared once the requests' steps have written it, by those who score pairs of the run.
+    pub(super) request: Arc<Memories>,
     pub(super) pair: Memories,
     /// A matrix that is a value, as the kernel of products reads it.
     pub(super) packed: RefCell<Packed>,
@@ -24,8 +27,18 @@ pub struct Scratch {
     pub(super) pairs: RefCell<Vec<Pair>>,
 }
 
+impl Scratch {
+    /// What the steps of a stage write.
+    pub(super) fn memories(&mut self, stage: Stage) -> &mut Memories {
+        match stage {
+            Stage::Request => Arc::make_mut(&mut self.request),
+            Stage::Pair => &mut self.pair,
+        }
+    }
+}
+
 /// What the steps of a stage have written.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Memories {
     buffers: Vec<Vec<f32>>,
     pub slots: Vec<Option<Tensor>>,
@@ -66,27 +79,38 @@ pub(super) struct Block<'a> {
 }
 
 impl Run<'_> {
-    pub fn run(
-        &self,
-        most: usize,
-        scratch: &mut Scratch,
-        outputs: &mut Vec<Tensor>,
-    ) -> Result<(), EvalError> {
-        let places = &self.program.places;
-        let most = most.min(self.segments.len()).max(1);
-        let slots = self.graph.values.len();
-        scratch.request.prepare(&places.request, self.requests, slots);
-        scratch.pair.prepare(&places.pair, most, slots);
+    /// Computes what belongs to the requests.
+    pub fn requests(&self, scratch: &mut Scratch) -> Result<(), EvalError> {
+        if Arc::get_mut(&mut scratch.request).is_none() {
+            // Others still read what the run before wrote.
+            scratch.request = Arc::default();
+        }
+        let (widths, slots) = (&self.program.places.request, self.graph.values.len());
+        let memories = scratch.memories(Stage::Request);
+        memories.prepare(widths, self.requests, slots);
         let request = Block {
             stage: Stage::Request,
             first: 0,
             rows: self.requests,
             owners: &[],
         };
-        self.steps(&request, scratch)?;
-        self.begin(outputs)?;
-        let mut first = 0;
-        for owners in self.segments.chunks(most) {
+        self.steps(&request, scratch)
+    }
+
+    /// Scores some of the pairs, `most` at a time; `scratch` has what belongs to their requests.
+    pub fn pairs(
+        &self,
+        pairs: Range<usize>,
+        most: usize,
+        scratch: &mut Scratch,
+        outputs: &mut Vec<Tensor>,
+    ) -> Result<(), EvalError> {
+        let most = most.min(pairs.len()).max(1);
+        let (widths, slots) = (&self.program.places.pair, self.graph.values.len());
+        scratch.pair.prepare(widths, most, slots);
+        let (mut first, of) = (pairs.start, pairs.len());
+        self.begin(of, outputs)?;
+        for owners in self.segments[pairs].chunks(most) {
             let block = Block {
                 stage: Stage::Pair,
                 first,
@@ -94,7 +118,7 @@ impl Run<'_> {
                 owners,
             };
             self.steps(&block, scratch)?;
-            self.append(&block, scratch, outputs)?;
+            self.append(&block, of, scratch, outputs)?;
             first += owners.len();
         }
         Ok(())
@@ -130,17 +154,10 @@ impl Run<'_> {
         let Memory::Buffer(buffer) = place.memory else {
             return Ok(());
         };
-        let memories = |scratch: &mut Scratch| match step.stage {
-            Stage::Request => std::mem::take(&mut scratch.request.buffers[buffer]),
-            Stage::Pair => std::mem::take(&mut scratch.pair.buffers[buffer]),
-        };
         // Taken out while it is written: a step never reads the buffer it writes, but for copies inside of it.
-        let mut memory = memories(scratch);
+        let mut memory = std::mem::take(&mut scratch.memories(step.stage).buffers[buffer]);
         let result = self.compute(step, place, block, scratch, &mut memory);
-        match step.stage {
-            Stage::Request => scratch.request.buffers[buffer] = memory,
-            Stage::Pair => scratch.pair.buffers[buffer] = memory,
-        }
+        scratch.memories(step.stage).buffers[buffer] = memory;
         result
     }
 

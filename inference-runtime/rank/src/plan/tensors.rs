@@ -30,10 +30,7 @@ impl Run<'_> {
             })
             .collect();
         let results = interpret::eval(op, &tensors, block.rows)?;
-        let memories = match block.stage {
-            Stage::Request => &mut scratch.request,
-            Stage::Pair => &mut scratch.pair,
-        };
+        let memories = scratch.memories(block.stage);
         for (id, tensor) in outputs.iter().zip(results) {
             let axis = self.graph.fact(*id).batch_axis();
             memories.slots[id.index()] = Some(match axis {
@@ -109,12 +106,11 @@ impl Run<'_> {
         })
     }
 
-    /// Outputs without a row yet, their memory kept.
-    pub(super) fn begin(&self, outputs: &mut Vec<Tensor>) -> Result<(), EvalError> {
+    /// Outputs that are to have so many rows, without one yet, their memory kept.
+    pub(super) fn begin(&self, rows: usize, outputs: &mut Vec<Tensor>) -> Result<(), EvalError> {
         outputs.truncate(self.program.outputs.len());
         for (at, (id, _)) in self.program.outputs.iter().enumerate() {
             let fact = self.graph.fact(*id);
-            let rows = self.segments.len();
             if outputs.len() == at {
                 outputs.push(Tensor::f32(vec![0], Vec::new()));
             }
@@ -136,15 +132,17 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// The rows of a block, to outputs that are to have `of` rows.
     pub(super) fn append(
         &self,
         block: &Block<'_>,
+        of: usize,
         scratch: &Scratch,
         outputs: &mut [Tensor],
     ) -> Result<(), EvalError> {
         for ((id, argument), output) in self.program.outputs.iter().zip(outputs) {
             if let (Argument::Floats(view), Data::F32(values)) = (argument, &mut output.data) {
-                let width: usize = output.shape.iter().product::<usize>() / self.segments.len().max(1);
+                let width: usize = output.shape.iter().product::<usize>() / of.max(1);
                 let rows = self.rows(view, block, scratch);
                 (0..block.rows).for_each(|row| values.extend_from_slice(rows.row(row, width)));
                 continue;
