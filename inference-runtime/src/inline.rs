@@ -26,6 +26,8 @@ pub const LONGEST: Duration = Duration::from_micros(100);
 const MEASURED_ROWS: usize = 64;
 /// The fastest counts: other runs were interrupted.
 const MEASURED_RUNS: usize = 5;
+/// No further run is measured after this time: where runs are long, an interruption weighs little.
+const MEASURED_FOR: Duration = Duration::from_millis(20);
 
 /// What runs take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +39,15 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Measures a warm engine on zeros; `None` if it does not run on them, or if even one row takes too long.
+    /// Measures a warm engine on zeros; `None` if it does not run on them.
     pub fn measure(engine: &mut dyn Engine, model: &ServedModel) -> Option<Self> {
         let mut fastest = |rows: usize| {
             let mut fastest = Duration::MAX;
+            let began = Instant::now();
             for _ in 0..MEASURED_RUNS {
+                if fastest < Duration::MAX && began.elapsed() > MEASURED_FOR {
+                    break;
+                }
                 let batch = warmup::zeros(model, rows);
                 let started = Instant::now();
                 engine.run(batch, &mut Outputs::default()).ok()?;
@@ -49,11 +55,16 @@ impl Pace {
             }
             Some(fastest)
         };
-        let request = fastest(1).filter(|time| *time <= LONGEST)?;
+        let request = fastest(1)?;
         let many = fastest(MEASURED_ROWS)?;
         let further = u32::try_from(MEASURED_ROWS - 1).unwrap_or(1);
         let row = many.saturating_sub(request) / further;
         Some(Self { request, row })
+    }
+
+    /// Whether a request of one row may run at once.
+    pub fn is_short(&self) -> bool {
+        self.request <= LONGEST
     }
 
     /// The time of a run, as expected.
@@ -121,7 +132,7 @@ impl Inline {
         }
         let rows = batch.rows;
         let mut outputs = Outputs::default();
-        let run = worker::timed(engine.as_mut(), clock, batch, &mut outputs);
+        let run = worker::timed(clock, || engine.run(batch, &mut outputs));
         Ok(run.map(|ran| {
             let phases = Phases {
                 infer: ran,
@@ -132,6 +143,8 @@ impl Inline {
                 outputs,
                 waited,
                 ran,
+                engaged: ran,
+                parts: 1,
                 shared_by: 1,
                 permit: Arc::clone(permit),
             }

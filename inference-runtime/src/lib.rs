@@ -3,7 +3,7 @@
 //! The way of a request, with no lock held across it:
 //! `server::listener` (sockets, timers) -> `server::route` or `server::grpc` -> `catalog` (which model) -> `admission`
 //! (permit) -> `protocol` (parse) -> `inline` (short runs, at once) or `queue` (models, classes, batches) -> `worker`
-//! (threads, which have any model's engine) -> `protocol` (encode). The way of a model, at the start and whenever
+//! (threads, which have any model's engine, and take parts of a large run by `split`) -> `protocol` (encode). The way of a model, at the start and whenever
 //! `server::admin` is asked:
 //! `repository` -> `model::source` -> `model::digest` -> `model::config` -> `engine` -> `model::warmup` -> `catalog`.
 //! On the side: `load` counts what passes and `nvml` watches the GPUs; `/load` on the admin port tells both.
@@ -37,5 +37,6 @@ pub mod ready;
 pub mod repository;
 pub mod server;
 pub mod shadow;
+pub mod split;
 pub mod statistics;
 pub mod worker;

@@ -78,6 +78,7 @@ pub struct Metrics {
     pub compute_seconds: Histogram,
     pub batch_requests: Histogram,
     pub inline: Counter,
+    pub split: Counter,
     pub load_seconds: Family<Phase, Seconds>,
     pub loads: Family<LoadLabels, Counter>,
     pub shadows: Family<ShadowLabels, Counter>,
@@ -114,6 +115,7 @@ impl Metrics {
             compute_seconds: latency(),
             batch_requests: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             inline: Counter::default(),
+            split: Counter::default(),
             load_seconds: Family::default(),
             loads: Family::default(),
             shadows: Family::default(),
@@ -175,6 +177,11 @@ impl Metrics {
             "inline",
             "Requests that ran at once on the thread that read them",
             self.inline.clone(),
+        );
+        registry.register(
+            "split",
+            "Requests whose run was split into parts for several engine threads",
+            self.split.clone(),
         );
         let time = self.load_seconds.clone();
         registry.register_with_unit("load", "Making the model ready, by phase", seconds(), time);
@@ -288,6 +295,7 @@ mod tests {
             "pinnace_load_seconds{model=\"m\",phase=\"fetch\"} 0.5",
             "pinnace_queue_seconds_count 0",
             "pinnace_inline_total 0",
+            "pinnace_split_total 0",
             "pinnace_ready 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

@@ -22,6 +22,8 @@ pub struct Ready {
     pub digest: Digest,
     pub engines: Engines,
     pub statistics: Arc<Statistics>,
+    /// Pairs of a part at the least, where runs are split.
+    pub part: Option<usize>,
     /// For short requests, if the engine allows it.
     pub inline: Option<Inline>,
     /// The engine's time a request, and a row.
@@ -44,6 +46,7 @@ impl Ready {
             digest,
             engines: Engines::new(loaded.engines),
             statistics: Arc::default(),
+            part: loaded.part,
             inline: None,
             request: Average::default(),
             shadowed: shadow::Counter::default(),

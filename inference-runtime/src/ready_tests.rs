@@ -28,6 +28,7 @@ pub fn with_engines(engines: Vec<Box<dyn Engine>>, batching: Batching, share: u3
             model,
             engines,
             row,
+            part: None,
             inline: None,
         },
         Digest::of(b""),
@@ -73,6 +74,7 @@ fn counted_while_anyone_holds_it() {
         model,
         engines: vec![],
         row: Duration::ZERO,
+        part: None,
         inline: None,
     };
     let ready = Arc::new(Ready::new(loaded, Digest::of(b""), in_memory.clone()));

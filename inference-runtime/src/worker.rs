@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::admission::Permit;
-use crate::engine::{Batch, Engine, Outputs, RunError, merge};
+use crate::engine::{Batch, Outputs, RunError, merge};
 use crate::load::{EngineClock, Load};
 use crate::protocol::ApiError;
-use crate::queue::{Job, Queue, Run};
+use crate::queue::{Job, Queue, Run, Work};
 use crate::ready::{Checkout, Ready};
+use crate::split::{self, Split};
 use crate::statistics::Phases;
 
 /// What an engine made of a request.
@@ -17,8 +18,12 @@ use crate::statistics::Phases;
 pub struct Done {
     pub outputs: Outputs,
     pub waited: Duration,
-    /// The engine's time for the run.
+    /// The time of the run.
     pub ran: Duration,
+    /// The time of all engines for it: more, where several had parts of it.
+    pub engaged: Duration,
+    /// Parts that the run was scored in: 1 unless threads shared it.
+    pub parts: usize,
     /// Requests that shared the run.
     pub shared_by: u32,
     /// Held until the answer is encoded.
@@ -52,19 +57,23 @@ pub fn start(count: usize, queue: &Arc<Queue>, load: &Arc<Load>) -> std::io::Res
 impl Worker {
     fn work(&self) {
         let mut after = None;
-        while let Some(jobs) = self.queue.take(after) {
-            after = Run::of(&jobs);
-            let now = Instant::now();
-            for job in jobs.iter().filter(|job| !job.shadow) {
-                self.load.queued(now.saturating_duration_since(job.queued));
+        while let Some(work) = self.queue.take(after) {
+            after = work.run();
+            match work {
+                Work::Jobs(jobs) => self.begin(jobs),
+                Work::Parts(split) => split.work(&self.clock, || self.queue.waits_for(split.run())),
             }
-            let jobs: Vec<Job> = jobs.into_iter().filter_map(|job| job.in_time(now)).collect();
-            self.run(jobs);
         }
     }
 
-    /// Runs jobs of one model.
-    fn run(&self, jobs: Vec<Job>) {
+    /// Runs those jobs of one model that somebody still waits for.
+    fn begin(&self, jobs: Vec<Job>) {
+        let now = Instant::now();
+        for job in jobs.iter().filter(|job| !job.shadow) {
+            self.load.queued(now.saturating_duration_since(job.queued));
+        }
+        let jobs: Vec<Job> = jobs.into_iter().filter_map(|job| job.in_time(now)).collect();
+        let Some(own) = Run::of(&jobs) else { return };
         let Some(ready) = jobs.first().map(|job| Arc::clone(&job.ready)) else {
             return;
         };
@@ -74,7 +83,8 @@ impl Worker {
         let run = &mut Engaged {
             ready: &ready,
             engine,
-            clock: &self.clock,
+            own,
+            worker: self,
         };
         if jobs.len() < 2 {
             run.each(jobs);
@@ -85,11 +95,21 @@ impl Worker {
     }
 }
 
-/// A model's engine, with the clock of the thread that has it.
+/// A model's engine, with the thread that has it.
 struct Engaged<'a> {
     ready: &'a Ready,
     engine: Checkout<'a>,
-    clock: &'a EngineClock,
+    own: Run,
+    worker: &'a Worker,
+}
+
+/// A run that is over.
+#[derive(Clone, Copy)]
+struct Ran {
+    took: Duration,
+    /// The time of all engines.
+    engaged: Duration,
+    parts: usize,
 }
 
 impl Engaged<'_> {
@@ -100,13 +120,13 @@ impl Engaged<'_> {
             };
             let mut outputs = Outputs::default();
             let started = Instant::now();
-            match self.timed(job.batch.take(), &mut outputs) {
-                Ok(infer) => {
+            match self.score(job.batch.take(), &mut outputs) {
+                Ok(ran) => {
                     let phases = Phases {
-                        infer,
+                        infer: ran.took,
                         ..Phases::default()
                     };
-                    self.answer(vec![(job, outputs)], started, phases);
+                    self.answer(vec![(job, outputs)], started, (phases, ran));
                 }
                 Err(error) => {
                     let _ = job.answer.send(Err(error));
@@ -125,8 +145,8 @@ impl Engaged<'_> {
         };
         let input = started.elapsed();
         let mut outputs = Outputs::default();
-        let infer = match self.timed(batch, &mut outputs) {
-            Ok(infer) => infer,
+        let ran = match self.score(batch, &mut outputs) {
+            Ok(ran) => ran,
             Err(error) => {
                 tracing::debug!(%error, requests = jobs.len(), "joined requests failed and are run one by one");
                 return Err(jobs);
@@ -137,46 +157,92 @@ impl Engaged<'_> {
             return Err(jobs);
         };
         let output = cutting.elapsed();
-        let phases = Phases { input, infer, output };
-        self.answer(jobs.into_iter().zip(parts).collect(), started, phases);
+        let phases = Phases {
+            input,
+            infer: ran.took,
+            output,
+        };
+        self.answer(jobs.into_iter().zip(parts).collect(), started, (phases, ran));
         Ok(())
     }
 
-    fn answer(&self, answers: Vec<(Job, Outputs)>, started: Instant, phases: Phases) {
+    fn answer(&self, answers: Vec<(Job, Outputs)>, started: Instant, (phases, ran): (Phases, Ran)) {
         let rows: usize = answers.iter().map(|(job, _)| job.batch.rows).sum();
         let waits = answers.iter().map(|(job, _)| started - job.queued);
         self.ready.statistics.ran(rows, waits, phases);
         let shared_by = u32::try_from(answers.len()).unwrap_or(u32::MAX);
-        self.ready.request.observe(phases.infer / shared_by.max(1));
+        self.ready.request.observe(ran.engaged / shared_by.max(1));
         let divisor = u32::try_from(rows).unwrap_or(u32::MAX).max(1);
-        self.ready.row.observe(phases.infer / divisor);
+        self.ready.row.observe(ran.engaged / divisor);
         for (job, outputs) in answers {
             let _ = job.answer.send(Ok(Done {
                 outputs,
                 waited: started - job.queued,
-                ran: phases.infer,
+                ran: ran.took,
+                engaged: ran.engaged,
+                parts: ran.parts,
                 shared_by,
                 permit: job.permit,
             }));
         }
     }
 
-    /// One run, and its time.
-    fn timed(&mut self, batch: Batch, outputs: &mut Outputs) -> Result<Duration, ApiError> {
-        timed(self.engine.as_mut(), self.clock, batch, outputs)
+    /// One run, with the threads that rest if there is enough for each.
+    fn score(&mut self, batch: Batch, outputs: &mut Outputs) -> Result<Ran, ApiError> {
+        match self.parts(batch.rows) {
+            Some(parts) => self.split(batch, parts, outputs),
+            None => {
+                let took = timed(&self.worker.clock, || self.engine.run(batch, outputs))?;
+                Ok(Ran {
+                    took,
+                    engaged: took,
+                    parts: 1,
+                })
+            }
+        }
+    }
+
+    /// The number of parts that a run of so many pairs is split into, if it is.
+    fn parts(&self, rows: usize) -> Option<usize> {
+        let least = self.ready.part.filter(|least| rows >= 2 * least)?;
+        if self.own.shadow {
+            // One thread is left to requests.
+            return None;
+        }
+        let threads = self.worker.queue.sharers(self.ready);
+        (threads > 1).then(|| split::parts(rows, least, threads))
+    }
+
+    fn split(&mut self, batch: Batch, parts: usize, outputs: &mut Outputs) -> Result<Ran, ApiError> {
+        let Worker { queue, clock, .. } = self.worker;
+        let (started, rows) = (Instant::now(), batch.rows);
+        let mut begun = None;
+        let beginning = timed(clock, || {
+            let engine = self.engine.divisible();
+            let engine = engine.expect("only a divisible engine has a least part");
+            begun = Some(engine.begin(batch)?);
+            Ok(())
+        })?;
+        let begun = begun.expect("what did not fail has begun");
+        let split = Arc::new(Split::new(begun, self.own, rows, parts));
+        queue.share(&split);
+        split.work(clock, || false);
+        queue.unshare(&split);
+        let (whole, scoring) = split.finish()?;
+        *outputs = whole;
+        Ok(Ran {
+            took: started.elapsed(),
+            engaged: beginning + scoring,
+            parts,
+        })
     }
 }
 
-/// One run of an engine, and its time by the clock of the thread. A panic is an error of this run only.
-pub fn timed(
-    engine: &mut dyn Engine,
-    clock: &EngineClock,
-    batch: Batch,
-    outputs: &mut Outputs,
-) -> Result<Duration, ApiError> {
+/// One run of an engine, or a part of one, and its time by the clock of the thread. A panic is an error of this run only.
+pub fn timed(clock: &EngineClock, run: impl FnOnce() -> Result<(), RunError>) -> Result<Duration, ApiError> {
     let started = Instant::now();
     clock.begin(started);
-    let result = catch_unwind(AssertUnwindSafe(|| engine.run(batch, outputs)));
+    let result = catch_unwind(AssertUnwindSafe(run));
     let ended = Instant::now();
     clock.end(ended);
     match result {

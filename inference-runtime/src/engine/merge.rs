@@ -89,6 +89,29 @@ pub fn split(outputs: &Outputs, rows: &[usize]) -> Option<Vec<Outputs>> {
     Some(parts)
 }
 
+/// Puts parts together again, one after the other: the way back from [`split`]. `None` when they are not of one run.
+pub fn concat(parts: Vec<Outputs>) -> Option<Outputs> {
+    let rows = |parts: &[Outputs], index: usize| {
+        let first = |part: &Outputs| part.tensors.get(index)?.shape.first().copied();
+        parts.iter().map(first).sum::<Option<usize>>()
+    };
+    let sums = (0..parts.first()?.tensors.len()).map(|index| rows(&parts, index));
+    let sums = sums.collect::<Option<Vec<usize>>>()?;
+    let mut parts = parts.into_iter();
+    let mut whole = parts.next()?;
+    for part in parts {
+        for (own, more) in whole.tensors.iter_mut().zip(&part.tensors) {
+            if own.shape.get(1..) != more.shape.get(1..) || !own.data.append(&more.data) {
+                return None;
+            }
+        }
+    }
+    for (tensor, sum) in whole.tensors.iter_mut().zip(sums) {
+        *tensor.shape.first_mut()? = sum;
+    }
+    Some(whole)
+}
+
 fn part(tensor: &Tensor, start: usize, rows: usize) -> Option<Tensor> {
     let (first, rest) = tensor.shape.split_first()?;
     let width = tensor.data.count().checked_div(*first)?;
@@ -131,6 +154,10 @@ mod tests {
         for (part, batch) in parts.iter().zip(&batches) {
             assert_eq!(part.tensors, batch.inputs);
         }
+        assert_eq!(concat(parts.clone()), Some(outputs.clone()));
+        let mut other = parts;
+        other[2].tensors[1] = other[0].tensors[0].clone();
+        assert_eq!(concat(other), None);
         assert!(split(&outputs, &[2, 1]).is_none());
         assert!(split(&outputs, &[2, 1, 4]).is_none());
     }

@@ -12,6 +12,8 @@ pub use choice::{Chosen, EngineName};
 pub use layout::Layout;
 pub use tensor::{Data, Datatype, Tensor};
 
+use std::ops::Range;
+
 use ::rank::pass::vocabulary::Vocabulary;
 
 use crate::failure::LoadFailure;
@@ -127,6 +129,24 @@ pub enum RunError {
 pub trait Engine: Send {
     /// Scores `batch`, whose memory it may use. No async, no blocking beyond the computation.
     fn run(&mut self, batch: Batch, outputs: &mut Outputs) -> Result<(), RunError>;
+    /// The same engine for runs whose pairs several threads share: only where rows are proven independent.
+    fn divisible(&mut self) -> Option<&mut dyn Divisible> {
+        None
+    }
+}
+
+/// An engine whose runs can be cut into parts by pairs.
+pub trait Divisible {
+    /// Pairs of a part at the least: with fewer, all of them together would take notably longer.
+    fn least(&self) -> usize;
+    /// Begins a run: computes what belongs to its requests. Fails as [`Engine::run`] does.
+    fn begin(&mut self, batch: Batch) -> Result<Box<dyn Begun>, RunError>;
+}
+
+/// A run that has begun: any threads may score its pairs, at the same time.
+pub trait Begun: Send + Sync {
+    /// Scores some of the pairs; `outputs` get what the whole run gives for these, to the bit.
+    fn part(&self, pairs: Range<usize>, outputs: &mut Outputs) -> Result<(), RunError>;
 }
 
 /// A model as one kind of engine has opened it: makes an engine a worker, which share what can be shared.

@@ -1,20 +1,22 @@
 //! The engine of our own: a model compiled once, its plan shared by all workers, each with scratch memory of its own.
 
+use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rank::Model;
 use rank::interpret::EvalError;
 use rank::ir::{Extent, Fact, ValueId};
 use rank::pass::rows::Rows;
 use rank::pass::vocabulary::{self, Vocabulary};
-use rank::plan::{Options, Plan, Scratch};
+use rank::plan::{self, Options, Plan, Scratch};
 use rank::tensor::{self as own, Element};
 
 use super::choice::{Fallback, NotRank};
 use super::external::Beneath;
 use super::{
-    Batch, Data, Datatype, Dim, Engine, Layout, Loader, Outputs, RunError, Signature, Tensor, TensorSpec,
+    Batch, Begun, Data, Datatype, Dim, Divisible, Engine, Layout, Loader, Outputs, RunError, Signature,
+    Tensor, TensorSpec,
 };
 use crate::failure::{LoadFailure, Reason};
 use crate::model::config::ModelConfig;
@@ -25,6 +27,7 @@ pub const BF16_TOLERANCE: f64 = 0.01;
 
 pub struct RankLoader {
     plan: Arc<Plan>,
+    spare: Arc<Spare>,
     signature: Signature,
     vocabularies: Vec<Vocabulary>,
 }
@@ -51,6 +54,7 @@ impl RankLoader {
         config.layout(&signature)?;
         Ok(compile(&model, config).map(|plan| Self {
             plan: Arc::new(plan),
+            spare: Arc::default(),
             signature,
             vocabularies: vocabulary::infer(&model.graph, &model.rows),
         }))
@@ -105,6 +109,7 @@ impl Loader for RankLoader {
             slots: self.plan.inputs().iter().map(slot).collect::<Result<_, _>>()?,
             scratch: self.plan.scratch(),
             plan: Arc::clone(&self.plan),
+            spare: Arc::clone(&self.spare),
             outputs: Vec::new(),
         }))
     }
@@ -116,11 +121,15 @@ struct RankEngine {
     slots: Vec<usize>,
     scratch: Scratch,
     outputs: Vec<own::Tensor>,
+    spare: Arc<Spare>,
 }
 
-impl Engine for RankEngine {
-    fn run(&mut self, mut batch: Batch, outputs: &mut Outputs) -> Result<(), RunError> {
-        let segments = batch.segments();
+/// Memory of threads that score parts of a model's runs.
+type Spare = Mutex<Vec<Scratch>>;
+
+impl RankEngine {
+    /// A batch's inputs as the plan takes them.
+    fn inputs(&self, batch: &mut Batch) -> Result<Vec<own::Tensor>, RunError> {
         let mut inputs = Vec::with_capacity(self.slots.len());
         for slot in &self.slots {
             let tensor = batch.inputs.get_mut(*slot);
@@ -129,12 +138,60 @@ impl Engine for RankEngine {
                 RunError::Failed(format!("input {slot} of the batch is missing or of another type"))
             })?);
         }
+        Ok(inputs)
+    }
+}
+
+impl Engine for RankEngine {
+    fn run(&mut self, mut batch: Batch, outputs: &mut Outputs) -> Result<(), RunError> {
+        let segments = batch.segments();
+        let inputs = self.inputs(&mut batch)?;
         let run = self
             .plan
             .run(&inputs, &segments, &mut self.scratch, &mut self.outputs);
         run.map_err(|error| refused_or_failed(&error))?;
         outputs.tensors.clear();
         outputs.tensors.extend(self.outputs.drain(..).map(from_own));
+        Ok(())
+    }
+
+    fn divisible(&mut self) -> Option<&mut dyn Divisible> {
+        self.plan.least_part().is_some().then_some(self)
+    }
+}
+
+impl Divisible for RankEngine {
+    fn least(&self) -> usize {
+        self.plan.least_part().unwrap_or(usize::MAX)
+    }
+
+    fn begin(&mut self, mut batch: Batch) -> Result<Box<dyn Begun>, RunError> {
+        let segments = batch.segments();
+        let inputs = self.inputs(&mut batch)?;
+        let begun = self.plan.begin(inputs, segments, &mut self.scratch);
+        Ok(Box::new(RankRun {
+            begun: begun.map_err(|error| refused_or_failed(&error))?,
+            plan: Arc::clone(&self.plan),
+            spare: Arc::clone(&self.spare),
+        }))
+    }
+}
+
+struct RankRun {
+    plan: Arc<Plan>,
+    begun: plan::Begun,
+    spare: Arc<Spare>,
+}
+
+impl Begun for RankRun {
+    fn part(&self, pairs: Range<usize>, outputs: &mut Outputs) -> Result<(), RunError> {
+        let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scratch = spare().pop().unwrap_or_else(|| self.plan.scratch());
+        let mut scored = Vec::new();
+        let part = self.plan.part(&self.begun, pairs, &mut scratch, &mut scored);
+        spare().push(scratch);
+        part.map_err(|error| refused_or_failed(&error))?;
+        outputs.tensors = scored.into_iter().map(from_own).collect();
         Ok(())
     }
 }

@@ -75,12 +75,16 @@ impl Case {
     fn run(&mut self, batch: Batch) -> Vec<Vec<u32>> {
         let mut outputs = Outputs::default();
         self.engine.run(batch, &mut outputs).unwrap();
-        let bits = |tensor: &Tensor| match &tensor.data {
-            Data::F32(values) => values.iter().map(|value| value.to_bits()).collect(),
-            other => panic!("{other:?}"),
-        };
-        outputs.tensors.iter().map(bits).collect()
+        bits(&outputs)
     }
+}
+
+fn bits(outputs: &Outputs) -> Vec<Vec<u32>> {
+    let of = |tensor: &Tensor| match &tensor.data {
+        Data::F32(values) => values.iter().map(|value| value.to_bits()).collect(),
+        other => panic!("{other:?}"),
+    };
+    outputs.tensors.iter().map(of).collect()
 }
 
 const MODELS: [(&str, &str); 4] = [
@@ -328,4 +332,51 @@ fn bf16_is_for_this_engine_alone() {
         );
         assert!(message.ends_with("say precision: f32"), "{message}");
     }
+}
+
+#[test]
+fn parts_of_a_run_have_its_bits_and_its_errors() {
+    for (name, once) in MODELS {
+        let mut case = Case::open(name, once);
+        let rows: Vec<usize> = (0..130).map(|row| row % 5).collect();
+        let batch = case.layout.batch(whole(&case.sent(&rows)), rows.len());
+        let expected = case.run(batch.clone());
+        let divisible = case.engine.divisible().unwrap();
+        assert!(divisible.least() >= 12);
+        let begun = divisible.begin(batch).unwrap();
+        let part = |pairs: Range<usize>| {
+            let mut outputs = Outputs::default();
+            begun.part(pairs, &mut outputs).unwrap();
+            outputs
+        };
+        let parts: Vec<Outputs> = std::thread::scope(|scope| {
+            let threads: Vec<_> = [0..1, 1..96, 96..130]
+                .map(|pairs| scope.spawn(|| part(pairs)))
+                .into_iter()
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let joined = merge::concat(parts).unwrap();
+        assert_eq!(bits(&joined), expected, "{name}");
+    }
+}
+
+#[test]
+fn an_id_outside_of_its_table_is_refused_in_its_part_alone() {
+    let mut case = Case::open("dlrm.dynamo-20", "");
+    let mut batch = case.layout.batch(whole(&case.sent(&[0, 1, 2, 3])), 4);
+    let ids = batch.inputs.iter_mut().find_map(|input| match &mut input.data {
+        Data::I64(ids) => Some(ids),
+        _ => None,
+    });
+    *ids.unwrap().last_mut().unwrap() = i64::MAX;
+    let whole = case
+        .engine
+        .run(batch.clone(), &mut Outputs::default())
+        .unwrap_err();
+    let begun = case.engine.divisible().unwrap().begin(batch).unwrap();
+    let part = |pairs| begun.part(pairs, &mut Outputs::default());
+    assert!(part(0..2).is_ok());
+    assert_eq!(part(2..4).unwrap_err().to_string(), whole.to_string());
+    assert!(matches!(whole, RunError::Refused(_)));
 }

@@ -15,6 +15,7 @@ use crate::failure::{LoadFailure, Reason};
 use crate::ids::IdRules;
 use crate::inline::Pace;
 use crate::items::ItemTable;
+use crate::split;
 
 /// What of a load is not in the folder.
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub struct Loaded {
     pub engines: Vec<Box<dyn Engine>>,
     /// The engine's time a row, as it was at warm-up.
     pub row: Duration,
+    /// Pairs of a part at the least, where runs are split ([`crate::split`]).
+    pub part: Option<usize>,
     /// As many again for short requests ([`crate::inline`]), if their time can be told beforehand.
     pub inline: Option<(Vec<Box<dyn Engine>>, Pace)>,
 }
@@ -56,13 +59,16 @@ impl Opened {
         (0..count).map(|_| self.engine()).collect()
     }
 
-    /// What short requests take of a warm engine, if they may run at once.
+    /// What requests take of a warm engine, if that can be told beforehand.
     fn pace(&self, engine: &mut dyn Engine) -> Option<Pace> {
+        let predictable = self.loader.is_predictable();
+        predictable.then(|| Pace::measure(engine, &self.model)).flatten()
+    }
+
+    /// Whether short requests may run at once.
+    fn may_inline(&self) -> bool {
         // Who limits the runs at a time wants no others beside them, and who lets requests wait wants them to run together.
-        let may = self.loader.is_predictable()
-            && self.instances.is_none()
-            && self.model.batching.max_delay.is_zero();
-        may.then(|| Pace::measure(engine, &self.model)).flatten()
+        self.instances.is_none() && self.model.batching.max_delay.is_zero()
     }
 }
 
@@ -82,7 +88,9 @@ pub fn load(
     }
     opened.model.batching = warmup::try_joining(engines[0].as_mut(), &opened.model, &samples);
     let row = warmup::row_time(engines[0].as_mut(), &opened.model, &samples)?;
-    let inline = match opened.pace(engines[0].as_mut()) {
+    let pace = opened.pace(engines[0].as_mut());
+    let part = split::least(engines[0].as_mut(), pace);
+    let inline = match pace.filter(|pace| pace.is_short() && opened.may_inline()) {
         Some(pace) => {
             let mut spare = opened.engines(count)?;
             for engine in &mut spare {
@@ -97,6 +105,7 @@ pub fn load(
         model: opened.model,
         engines,
         row,
+        part,
         inline,
     })
 }

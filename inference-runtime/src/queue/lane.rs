@@ -106,7 +106,12 @@ impl Lane {
 
     /// Whether an engine is free.
     pub fn has_engine(&self) -> bool {
-        self.running < self.engines
+        self.spare_engines() > 0
+    }
+
+    /// Engines that are free.
+    pub fn spare_engines(&self) -> usize {
+        self.engines.saturating_sub(self.running)
     }
 
     /// A run has begun that did not wait in the lane.

@@ -11,17 +11,21 @@
 
 mod job;
 mod lane;
+mod work;
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::admission;
 use crate::priority::Priority;
 use crate::protocol::ApiError;
 use crate::ready::Ready;
+use crate::split::Split;
 
 pub use job::{Job, too_late};
+pub use work::{Run, Work};
+
 use lane::Lane;
 
 /// Shadows that wait: more are not worth their memory.
@@ -44,25 +48,6 @@ impl Batching {
     };
 }
 
-/// A run that an engine thread took from the queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// The model's number.
-    pub model: u64,
-    pub shadow: bool,
-}
-
-impl Run {
-    /// Of jobs that were taken together.
-    pub fn of(jobs: &[Job]) -> Option<Self> {
-        let job = jobs.first()?;
-        Some(Self {
-            model: job.ready.id,
-            shadow: job.shadow,
-        })
-    }
-}
-
 pub struct Queue {
     /// Engine threads.
     workers: usize,
@@ -78,6 +63,8 @@ struct Waiting {
     lanes: Vec<Lane>,
     shadows: VecDeque<Job>,
     shadows_running: usize,
+    /// Runs whose parts threads may take that have nothing else to do.
+    splits: Vec<Arc<Split>>,
     /// Virtual time: the highest start tag of a batch that was taken.
     time: u64,
     /// Engines that rest.
@@ -156,14 +143,44 @@ impl Queue {
         waiting.resting > 0 && waiting.lanes.iter().all(Lane::is_empty)
     }
 
+    /// Threads that could score pairs of a run of this model together: the caller, which has begun it, and those that rest.
+    pub fn sharers(&self, ready: &Ready) -> usize {
+        let waiting = self.lock();
+        1 + waiting.resting.min(waiting.spare_engines(ready.id))
+    }
+
+    /// Lets threads that rest take parts of a run.
+    pub fn share(&self, split: &Arc<Split>) {
+        let mut waiting = self.lock();
+        waiting.splits.push(Arc::clone(split));
+        for _ in 0..waiting.resting.min(waiting.spare_engines(split.run().model)) {
+            self.added.notify_one();
+        }
+    }
+
+    /// No thread takes parts of it from now on.
+    pub fn unshare(&self, split: &Arc<Split>) {
+        self.lock().splits.retain(|other| !Arc::ptr_eq(other, split));
+    }
+
+    /// Whether a request waits that the caller could run, if it ended what it runs.
+    pub fn waits_for(&self, run: Run) -> bool {
+        let mut waiting = self.lock();
+        let (now, closed) = (Instant::now(), waiting.closed);
+        waiting.ended(run);
+        let waits = waiting.lanes.iter().any(|lane| lane.is_ripe(now, closed));
+        waiting.began(run.model);
+        waits
+    }
+
     // A thread that panicked holds no half-changed queue: nothing between a change and its count can panic.
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next batch, as soon as there is one: at least one request, all of one model, and more only if they can be
-    /// joined. `after` is the run that the caller has ended. `None` when the queue is closed and empty.
-    pub fn take(&self, after: Option<Run>) -> Option<Vec<Job>> {
+    /// The next batch, as soon as there is one; else parts of a run. `after` is what the caller has ended. `None` when
+    /// the queue is closed and empty.
+    pub fn take(&self, after: Option<Run>) -> Option<Work> {
         let mut waiting = self.lock();
         if let Some(run) = after {
             waiting.ended(run);
@@ -176,10 +193,13 @@ impl Queue {
                 if waiting.leaves_at().is_some() || !waiting.shadows.is_empty() {
                     self.added.notify_one();
                 }
-                return Some(jobs);
+                return Some(Work::Jobs(jobs));
+            }
+            if let Some(split) = waiting.draw_parts() {
+                return Some(Work::Parts(split));
             }
             if let Some(shadow) = waiting.draw_shadow(shadows) {
-                return Some(vec![shadow]);
+                return Some(Work::Jobs(vec![shadow]));
             }
             match waiting.leaves_at() {
                 Some(at) if !waiting.gathering => {
@@ -282,6 +302,30 @@ impl Waiting {
         let job = self.lanes[lane].shed(Some(priority))?;
         let message = "shed for a request of a higher priority; try again later, or add replicas";
         Some((job, ApiError::refused("refused_priority", message)))
+    }
+
+    /// How many more runs a model may have at a time.
+    fn spare_engines(&self, model: u64) -> usize {
+        let lane = self.lanes.iter().find(|lane| lane.id == model);
+        lane.map_or(0, Lane::spare_engines)
+    }
+
+    /// A run with parts that nobody has taken, of a model that may have another run.
+    fn draw_parts(&mut self) -> Option<Arc<Split>> {
+        let split = self
+            .splits
+            .iter()
+            .find(|split| split.has_parts() && self.spare_engines(split.run().model) > 0)
+            .cloned()?;
+        self.began(split.run().model);
+        Some(split)
+    }
+
+    /// A run has begun that did not wait in its lane.
+    fn began(&mut self, model: u64) {
+        if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == model) {
+            lane.began();
+        }
     }
 
     /// The next shadow, if no request waits and fewer run than may.

@@ -8,6 +8,9 @@ use crate::engine::{Batch, Data, Tensor};
 use crate::ready::tests::{engines, ready};
 use crate::worker::Done;
 
+mod parts;
+mod shadows;
+
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A queue, and a model whose requests are joined so.
@@ -100,9 +103,17 @@ impl Asked {
     }
 }
 
+fn jobs(work: Option<Work>) -> Vec<Job> {
+    match work {
+        Some(Work::Jobs(jobs)) => jobs,
+        Some(Work::Parts(_)) => panic!("parts of a run"),
+        None => panic!("closed and empty"),
+    }
+}
+
 /// The numbers of the requests of a batch: each counted its number as bytes.
-fn numbers(jobs: Option<Vec<Job>>) -> Vec<usize> {
-    jobs.unwrap().iter().map(|job| job.permit.bytes()).collect()
+fn numbers(work: Option<Work>) -> Vec<usize> {
+    jobs(work).iter().map(|job| job.permit.bytes()).collect()
 }
 
 #[test]
@@ -169,10 +180,9 @@ fn a_delay_ends_with_a_full_batch_or_with_time() {
     // Half of the time that a request has, if that is less than the delay.
     let left = Duration::from_millis(20);
     asked.push(&queue, Priority::Normal, (1, 1), left);
-    let jobs = queue.take(None);
-    let job = &jobs.as_ref().unwrap()[0];
-    assert_eq!(job.leave_by(MINUTE), job.queued + left / 2);
-    assert_eq!(numbers(jobs), [3]);
+    let last = jobs(queue.take(None));
+    assert_eq!(last[0].leave_by(MINUTE), last[0].queued + left / 2);
+    assert_eq!((last.len(), last[0].permit.bytes()), (1, 3));
 }
 
 #[test]
@@ -236,7 +246,7 @@ fn served(queue: &Queue, asked: &Asked, models: usize, runs: usize) -> Vec<usize
     let mut rows = vec![0; models];
     let mut after = None;
     for _ in 0..runs {
-        let jobs = queue.take(after).unwrap();
+        let jobs = jobs(queue.take(after));
         let model = asked.models.iter().position(|model| model.id == jobs[0].ready.id);
         let model = model.unwrap();
         after = Run::of(&jobs);
@@ -289,7 +299,7 @@ fn a_flood_is_overtaken_by_who_asks_now_and_then() {
         asked.rows(&queue, 1, 1).unwrap();
         let mut overtaken = 0;
         loop {
-            let jobs = queue.take(after).unwrap();
+            let jobs = jobs(queue.take(after));
             after = Run::of(&jobs);
             if jobs[0].ready.id == asked.models[1].id {
                 break;
@@ -346,15 +356,15 @@ fn no_more_runs_than_engines() {
     let (first, second) = (asked.models[0].id, asked.models[1].id);
     let run = |model| Some(Run { model, shadow: false });
     for _ in 0..engines() {
-        assert_eq!(queue.take(None).unwrap()[0].ready.id, first);
+        assert_eq!(jobs(queue.take(None))[0].ready.id, first);
     }
     asked.rows(&queue, 1, 1).unwrap();
-    assert_eq!(queue.take(None).unwrap()[0].ready.id, second);
-    assert_eq!(queue.take(run(first)).unwrap()[0].ready.id, first);
+    assert_eq!(jobs(queue.take(None))[0].ready.id, second);
+    assert_eq!(jobs(queue.take(run(first)))[0].ready.id, first);
     queue.close();
     // The last waits for an engine of its own; who has one takes it.
     assert!(queue.take(run(second)).is_none());
-    assert_eq!(queue.take(run(first)).unwrap()[0].ready.id, first);
+    assert_eq!(jobs(queue.take(run(first)))[0].ready.id, first);
     assert!(queue.take(run(first)).is_none());
 }
 
@@ -370,48 +380,11 @@ fn a_model_that_gathers_does_not_hold_up_another() {
         .ask(&queue, 0, Priority::Normal, (1, 1), 10 * MINUTE)
         .unwrap();
     let engine = Arc::clone(&queue);
-    let taken = std::thread::spawn(move || engine.take(None).unwrap()[0].ready.id);
+    let taken = std::thread::spawn(move || jobs(engine.take(None))[0].ready.id);
     while !queue.lock().gathering {
         std::thread::yield_now();
     }
     asked.rows(&queue, 1, 1).unwrap();
     assert_eq!(taken.join().unwrap(), asked.models[1].id);
     assert_eq!(queue.len(), 1);
-}
-
-#[test]
-fn shadows_run_when_nothing_else_waits_and_leave_one_thread() {
-    let models = vec![ready(Batching::NONE, 1), ready(Batching::NONE, 1)];
-    let (queue, mut asked) = (Queue::new(3), Asked::of(models, 100));
-    for _ in 0..3 {
-        assert!(asked.shadow(&queue, 1));
-        asked.rows(&queue, 0, 1).unwrap();
-    }
-    let is_shadow = |jobs: Option<Vec<Job>>| jobs.unwrap()[0].shadow;
-    for expected in [false, false, false, true, true] {
-        assert_eq!(is_shadow(queue.take(None)), expected);
-    }
-    // Two of three threads have shadows; the third waits for requests.
-    assert!(queue.lock().draw_shadow(2).is_none());
-    asked.rows(&queue, 0, 1).unwrap();
-    assert!(!is_shadow(queue.take(None)));
-    let ended = Run {
-        model: asked.models[1].id,
-        shadow: true,
-    };
-    assert!(is_shadow(queue.take(Some(ended))));
-}
-
-#[test]
-fn more_shadows_than_are_worth_their_memory_are_turned_away() {
-    let (queue, mut asked) = queue(1, Duration::ZERO);
-    for _ in 0..SHADOWS {
-        assert!(asked.shadow(&queue, 0));
-    }
-    assert!(!asked.shadow(&queue, 0));
-    asked.push(&queue, Priority::Low, (1, 1), MINUTE);
-    assert!(!queue.take(None).unwrap()[0].shadow);
-    queue.close();
-    // Who ends does not wait for them.
-    assert!(queue.take(None).is_none());
 }

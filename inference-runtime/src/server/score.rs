@@ -110,9 +110,9 @@ pub async fn answer(
     })
 }
 
-/// A request's part of the engine's time for its run.
+/// A request's part of the engines' time for its run.
 fn share(done: &Done) -> Duration {
-    done.ran / done.shared_by.max(1)
+    done.engaged / done.shared_by.max(1)
 }
 
 /// Runs the light model of a cascade; gives the places of the candidates that it leaves, the best first.
@@ -167,6 +167,9 @@ async fn run(serving: &Arc<Serving>, ready: &Arc<Ready>, batch: Batch, way: &Way
                 .map_err(|_| ApiError::internal("the engine gave no answer"))??
         }
     };
+    if done.parts > 1 {
+        serving.metrics.split.inc();
+    }
     serving.metrics.queue_seconds.observe(done.waited.as_secs_f64());
     serving.metrics.compute_seconds.observe(done.ran.as_secs_f64());
     serving.metrics.batch_requests.observe(f64::from(done.shared_by));

@@ -148,6 +148,7 @@ impl Bench {
             model,
             engines: vec![Box::new(engine)],
             row: Duration::from_micros(1),
+            part: None,
             inline: None,
         };
         let mut entry = Entry::default();
