@@ -25,7 +25,7 @@ from bench.stage import Setup
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 ROUNDS_WANTED = 5
 BODIES_WANTED = 200
-PARTS = ["same-bytes", "list-shaped", "avx2", "shared", "big-table", "dcnv2", "light-ranker", "start"]
+PARTS = ["same-bytes", "list-shaped", "avx2", "shared", "large", "big-table", "dcnv2", "light-ranker", "start"]
 # Need more than the given model.
 OF_THE_SMALL_RANKER = {"big-table", "dcnv2", "light-ranker"}
 
@@ -146,6 +146,7 @@ def measure_in(work: pathlib.Path, arguments: argparse.Namespace, settings: Sett
         "list-shaped": lambda: benchmark.list_shaped(model),
         "avx2": lambda: benchmark.instruction_sets(model),
         "shared": lambda: benchmark.both_cores(model),
+        "large": lambda: benchmark.large(model),
         "big-table": benchmark.big_table,
         "dcnv2": benchmark.dcnv2,
         "light-ranker": benchmark.light_ranker,

@@ -21,7 +21,7 @@ def lines(results: dict, pictures: dict[str, str]) -> list[str]:
     parts = [
         head(results), target_table(results), same_bytes(results), picture(pictures, "cost"), waterfall(results),
         picture(pictures, "waterfall"), alone(results), open_loop(results), picture(pictures, "latency"),
-        shared(results), light_ranker(results), footprint(results), absent(results),
+        shared(results), large(results), light_ranker(results), footprint(results), absent(results),
     ]  # fmt: skip
     return [line for part in parts for line in part]
 
@@ -199,6 +199,29 @@ def open_loop(results: dict) -> list[str]:
 def shared(results: dict) -> list[str]:
     rows = [max(results["settings"]["rows"])]
     return capacity_table(results, "shared cores", "## Server and client share all cores", rows)
+
+
+def large(results: dict) -> list[str]:
+    samples = [s for s in results["samples"] if s["purpose"] == "large alone"]
+    if not samples:
+        return []
+    limit = results["settings"]["foreign_limit"]
+    lines = [
+        "## A large request, one connection, nobody else", "",
+        "Against: medians of the ratios within a round, of the first line's figure to this one's; more is better.", "",
+        "| Contender | Pairs | p50 ms | p50 against one thread | Core-us a pair | Core-us against one thread |",
+        "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    first, *_ = unique(samples)
+    for rows in sorted({s["rows"] for s in samples}):
+        of = {name: [s for s in samples if s["contender"] == name and s["rows"] == rows] for name in unique(samples)}
+        for name, mine in of.items():
+            cells = [name, f"{rows:,}"]
+            for measure in ("p50_ms", "core_us_per_pair"):
+                ratio = paired(mine, of[first], measure, limit)
+                cells += [milliseconds(mine, measure, limit), f"{ratio.median:.2f}x" if ratio else "-"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def light_ranker(results: dict) -> list[str]:

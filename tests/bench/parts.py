@@ -23,6 +23,8 @@ BF16 = "pinnace bf16"
 BF16_ONCE = "pinnace bf16, user once"
 TOP_K = 50
 TOP_K_NAME = f"pinnace, user once, top {TOP_K}"
+# Pairs of requests that several engine threads share.
+LARGE_ROWS = [1024, 4096]
 # What an operator who wants short queues would say: two seconds of this model's work at most.
 SHORT_QUEUE = {"PINNACE_MAX_QUEUE": "64", "PINNACE_REQUEST_TIMEOUT": "2s"}
 
@@ -148,6 +150,20 @@ class Benchmark:
             jobs = [Job(c, self.load(rows=rows)) for c in stage.contenders if c.name != IN_PROCESS]
             self.rounds("shared", section, jobs)
 
+    def large(self, model: Model) -> None:
+        """One large request at a time, scored by one engine thread or by as many as there are cores."""
+        section = "large requests"
+        if model.max_rows < max(LARGE_ROWS):
+            self.results["absent"][section] = {"all": f"the model's maxBatchSize is {model.max_rows}"}
+            return
+        with self.stage(self.shared, section) as stage:
+            for threads in (1, len(self.shared)):
+                settings = {"PINNACE_WORKERS": str(threads)}
+                stage.add_pinnace(threads_name(threads), model, doors=("http",), settings=settings)
+            for rows in LARGE_ROWS:
+                jobs = [Job(c, self.load(rows=rows, connections=1), "large alone") for c in stage.contenders]
+                self.rounds("shared", section, jobs)
+
     def instruction_sets(self, model: Model) -> None:
         """The same bytes with kernels held to what older CPUs have: G5's own is AVX2."""
         section = "avx2"
@@ -206,6 +222,10 @@ class Benchmark:
         say("start to ready")
         measured = self.setup.runtime.starts(model, self.split, self.settings.rounds)
         self.results["start"] = measured | {"binary_mib": self.setup.runtime.size_mib()}
+
+
+def threads_name(threads: int) -> str:
+    return f"pinnace, {threads} engine thread{'s' if threads > 1 else ''}"
 
 
 def say(what: str) -> None:

@@ -65,12 +65,12 @@ class PinnaceServer(ServerProcess):
         self.http_port = http
         termination = runtime.work / f"termination-{http}"
         termination.write_text("")
-        environment = runtime.environment | {"PINNACE_TERMINATION_LOG": str(termination)} | settings
+        environment = runtime.environment | {"PINNACE_TERMINATION_LOG": str(termination), "PINNACE_WORKERS": str(len(cores))} | settings
         command = [
             runtime.binary, "serve", "--model-uri", model.folder.resolve().as_uri(), "--model-name", NAME,
             "--listen", self.addresses["http"], "--grpc-listen", self.addresses["grpc"],
             "--admin-listen", f"127.0.0.1:{self.admin}", "--cache-dir", runtime.work / "cache",
-            "--workers", len(cores), "--log-format", "text",
+            "--log-format", "text",
         ]  # fmt: skip
         super().__init__(command, cores, runtime.work / f"pinnace-{http}.log", environment)
         try:

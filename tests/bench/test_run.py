@@ -87,6 +87,16 @@ def test_the_page_is_written_from_the_result(measured):
     assert "- KServe (same bytes): left out by --peers" in text and "Triton" in results["absent"]["same bytes"].popitem()[0]
 
 
+def test_a_large_request_alone_by_engine_threads(tmp_path):
+    done = run(tmp_path, "--parts", "large")
+    assert done.returncode == 0, done.stderr
+    samples = json.loads((tmp_path / "runtime.json").read_text())["samples"]
+    threads = {f"pinnace, {number} http" for number in ("1 engine thread", "2 engine threads")}
+    assert {(s["contender"], s["rows"]) for s in samples} == {(name, rows) for name in threads for rows in (1024, 4096)}
+    text = (tmp_path / "runtime.md").read_text()
+    assert "| pinnace, 1 engine thread http | 4,096 |" in text and text.count("1.00x | ") >= 2
+
+
 def test_any_model_folder(tmp_path):
     folder = models.small_ranker(tmp_path / "mine").folder
     done = run(tmp_path, "--model", str(folder), "--parts", "same-bytes,big-table")
