@@ -1,6 +1,7 @@
 //! Admission: a request is let in while there is room and time for it, else refused before its body is read.
 //!
-//! A permit counts the request and its body's bytes from before the body is read until its answer is made. A request's
+//! A permit counts the request from before its body is read until its answer is made, and the body's bytes as they
+//! arrive: what a client only declares takes no room from others, and who waits for a body is ahead of nobody. A request's
 //! class and model are known only once it is read; so where classes are used, or several models are served, some (an
 //! eighth) beyond the limits are let in to show theirs. The queue then sheds another for each of those, or refuses it.
 
@@ -37,6 +38,8 @@ impl Limits {
 pub struct Admission {
     limits: Limits,
     requests: AtomicUsize,
+    /// Those of them whose bodies are not here yet.
+    reading: AtomicUsize,
     bytes: AtomicUsize,
     /// Whether a request may take the place of another: other classes than the default were used, or several models are
     /// served. Who has neither pays nothing for them.
@@ -51,6 +54,8 @@ pub struct Permit {
     admission: Arc<Admission>,
     bytes: AtomicUsize,
     held: AtomicBool,
+    /// Its body is not here yet.
+    reading: AtomicBool,
     /// Let in beyond a limit.
     beyond: AtomicBool,
 }
@@ -60,20 +65,24 @@ impl Admission {
         Arc::new(Self {
             limits,
             requests: AtomicUsize::new(0),
+            reading: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             displacing: AtomicBool::new(false),
             run: Average::default(),
         })
     }
 
-    /// Admits a request with `bytes` of body, if it can be answered within `timeout`.
+    /// Admits a request that declares `bytes` of body, if there is room for them now and it can be answered within
+    /// `timeout`. They are counted by [`Permit::grow`], and the body is here with [`Permit::arrived`].
     pub fn admit(self: &Arc<Self>, bytes: usize, timeout: Duration) -> Result<Arc<Permit>, ApiError> {
         let before = self.requests.fetch_add(1, Ordering::Relaxed);
+        let reading = self.reading.fetch_add(1, Ordering::Relaxed);
         let displacing = self.displacing.load(Ordering::Relaxed);
         let permit = Arc::new(Permit {
             admission: Arc::clone(self),
             bytes: AtomicUsize::new(0),
             held: AtomicBool::new(true),
+            reading: AtomicBool::new(true),
             beyond: AtomicBool::new(before >= self.limits.requests),
         });
         let limit = match displacing {
@@ -83,10 +92,12 @@ impl Admission {
         if before >= limit {
             return Err(queue_full());
         }
-        if !displacing && self.expected_wait(before) > timeout {
+        if !displacing && self.expected_wait(before.saturating_sub(reading)) > timeout {
             return Err(too_late());
         }
-        permit.grow(bytes)?;
+        if self.bytes().saturating_add(bytes) > self.byte_limit() {
+            return Err(no_memory());
+        }
         Ok(permit)
     }
 
@@ -96,6 +107,7 @@ impl Admission {
             admission: Arc::clone(self),
             bytes: AtomicUsize::new(0),
             held: AtomicBool::new(false),
+            reading: AtomicBool::new(false),
             beyond: AtomicBool::new(false),
         })
     }
@@ -113,6 +125,14 @@ impl Admission {
     /// From now on a request may take the place of another, of a lower class or of a model above its share.
     pub fn displace(&self) {
         self.displacing.store(true, Ordering::Relaxed);
+    }
+
+    /// Bytes that no permit gets beyond.
+    fn byte_limit(&self) -> usize {
+        match self.displacing.load(Ordering::Relaxed) {
+            true => self.limits.bytes_beyond(),
+            false => self.limits.bytes,
+        }
     }
 
     pub fn requests(&self) -> usize {
@@ -152,23 +172,28 @@ fn no_memory() -> ApiError {
 }
 
 impl Permit {
-    /// Counts more bytes: a body without a declared length grows while it is read.
+    /// Counts bytes of the body that have arrived.
     pub fn grow(&self, bytes: usize) -> Result<(), ApiError> {
-        let limits = &self.admission.limits;
         let sum = self
             .admission
             .bytes
             .fetch_add(bytes, Ordering::Relaxed)
             .saturating_add(bytes);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if sum <= limits.bytes {
-            return Ok(());
-        }
-        if sum > limits.bytes_beyond() || !self.admission.displacing.load(Ordering::Relaxed) {
+        if sum > self.admission.byte_limit() {
             return Err(no_memory());
         }
-        self.beyond.store(true, Ordering::Relaxed);
+        if sum > self.admission.limits.bytes {
+            self.beyond.store(true, Ordering::Relaxed);
+        }
         Ok(())
+    }
+
+    /// The body is here: from now on the request is ahead of others.
+    pub fn arrived(&self) {
+        if self.reading.swap(false, Ordering::Relaxed) {
+            self.admission.reading.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     pub fn bytes(&self) -> usize {
@@ -197,6 +222,7 @@ impl Permit {
             let bytes = self.bytes.swap(0, Ordering::Relaxed);
             self.admission.bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.admission.requests.fetch_sub(1, Ordering::Relaxed);
+            self.arrived();
         }
     }
 }
@@ -221,11 +247,19 @@ mod tests {
         })
     }
 
+    /// Admitted, and its body of so many bytes is here.
+    fn read(admission: &Arc<Admission>, bytes: usize) -> Result<Arc<Permit>, ApiError> {
+        let permit = admission.admit(bytes, SECOND)?;
+        permit.grow(bytes)?;
+        permit.arrived();
+        Ok(permit)
+    }
+
     #[test]
     fn bounded_in_requests_and_given_back() {
         let admission = admission();
-        let first = admission.admit(10, SECOND).unwrap();
-        let _second = admission.admit(10, SECOND).unwrap();
+        let first = read(&admission, 10).unwrap();
+        let _second = read(&admission, 10).unwrap();
         let refused = admission.admit(10, SECOND).unwrap_err();
         assert_eq!(
             (refused.outcome, refused.status.as_u16(), refused.retry_after),
@@ -239,8 +273,8 @@ mod tests {
     #[test]
     fn bounded_in_bytes() {
         let admission = admission();
-        let first = admission.admit(60, SECOND).unwrap();
-        assert_eq!(admission.admit(60, SECOND).unwrap_err().outcome, "refused_bytes");
+        let first = read(&admission, 60).unwrap();
+        assert_eq!(read(&admission, 60).unwrap_err().outcome, "refused_bytes");
         assert!(first.grow(40).is_ok());
         assert!(first.grow(1).is_err());
         drop(first);
@@ -248,10 +282,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_only_declared_takes_no_room_and_no_time_of_others() {
+        let admission = admission();
+        admission.observe_run(Duration::from_secs(2));
+        let stalled = admission.admit(90, SECOND).unwrap();
+        assert_eq!(admission.bytes(), 0);
+        let other = read(&admission, 90).unwrap();
+        // Both were let in; the memory is there for one.
+        assert_eq!(stalled.grow(90).unwrap_err().outcome, "refused_bytes");
+        drop((stalled, other));
+        assert_eq!((admission.requests(), admission.bytes()), (0, 0));
+        assert_eq!(admission.reading.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
     fn refused_when_the_wait_is_longer_than_the_deadline() {
         let admission = admission();
         admission.observe_run(Duration::from_secs(2));
-        let first = admission.admit(1, SECOND).unwrap();
+        let first = read(&admission, 1).unwrap();
         assert_eq!(
             admission.admit(1, SECOND).unwrap_err().outcome,
             "refused_deadline"
@@ -291,9 +339,9 @@ mod tests {
     fn bytes_beyond_the_limit_are_won_back() {
         let admission = admission();
         admission.displace();
-        let large = admission.admit(95, SECOND).unwrap();
-        assert_eq!(admission.admit(20, SECOND).unwrap_err().outcome, "refused_bytes");
-        let next = admission.admit(10, SECOND).unwrap();
+        let large = read(&admission, 95).unwrap();
+        assert_eq!(read(&admission, 20).unwrap_err().outcome, "refused_bytes");
+        let next = read(&admission, 10).unwrap();
         next.displaced_one();
         assert!(next.is_beyond());
         large.give_back();

@@ -128,7 +128,7 @@ pub struct Serve {
     /// Requests admitted and not yet answered; more are refused with 429.
     #[arg(long, env = "PINNACE_MAX_QUEUE", default_value_t = 4096)]
     pub max_queue: usize,
-    /// Bytes of admitted request bodies; more are refused with 429.
+    /// Bytes of request bodies that have arrived; more are refused with 429.
     #[arg(long, env = "PINNACE_MAX_QUEUE_BYTES", default_value_t = 256 << 20)]
     pub max_queue_bytes: usize,
     /// Bytes of one request body; more are refused with 413.
@@ -143,7 +143,7 @@ pub struct Serve {
     /// Time for the header of a request, and how long an idle connection is kept.
     #[arg(long, env = "PINNACE_HEADER_TIMEOUT", default_value = "75s", value_parser = duration)]
     pub header_timeout: Duration,
-    /// Time for the body of a request.
+    /// Time for the body of a request; of one that has sent 32 KiB, each further 32 KiB within 2 s.
     #[arg(long, env = "PINNACE_BODY_TIMEOUT", default_value = "10s", value_parser = duration)]
     pub body_timeout: Duration,
     /// Age at which connections are asked to close, less up to a quarter, so that new replicas get load.

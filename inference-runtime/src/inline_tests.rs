@@ -101,7 +101,9 @@ impl Bench {
     }
 
     fn permit(&self) -> Arc<Permit> {
-        self.admission.admit(1, HOUR).unwrap()
+        let permit = self.admission.admit(1, HOUR).unwrap();
+        permit.grow(1).unwrap();
+        permit
     }
 
     fn run(&self, values: &[i64], left: Duration) -> Result<Result<Done, ApiError>, Batch> {

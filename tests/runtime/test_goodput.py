@@ -5,16 +5,15 @@ How much is answered at ten times the capacity is measured by `make bench-runtim
 
 import concurrent.futures
 import json
-import struct
-import subprocess
 import time
 
 import folders
 import numpy as np
 import pytest
 import requests
-from conftest import NAME, binary, wait_until
+from conftest import NAME, wait_until
 from onnx import TensorProto, helper, numpy_helper
+from wire import bench
 
 ROWS, WIDTH = 16, 1024
 TIMEOUT_SECONDS = 0.256
@@ -38,25 +37,16 @@ def heavy(folder):
     return folders.write(folder, folders.made(graph))
 
 
-def request() -> tuple[bytes, dict]:
+def request() -> tuple[bytes, dict, int]:
     x = np.random.default_rng(3).normal(0, 1, (ROWS, 8)).astype(np.float32)
     tensor = {"name": "x", "shape": [ROWS, 8], "datatype": "FP32", "parameters": {"binary_data_size": x.nbytes}}
     head = json.dumps({"inputs": [tensor]}).encode()
-    return head + x.tobytes(), {"Inference-Header-Content-Length": str(len(head))}
-
-
-def bench(runtime, folder, *flags: str) -> dict:
-    body, headers = request()
-    head = json.dumps({"path": f"/v2/models/{NAME}/infer", "headers": headers, "pairs": ROWS}).encode()
-    (folder / "bodies").write_bytes(struct.pack("<I", len(head)) + head + struct.pack("<I", len(body)) + body)
-    command = [binary(), "bench", "--address", f"127.0.0.1:{runtime.port}", "--bodies", folder / "bodies", *flags]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-    return json.loads(done.stdout)
+    return head + x.tobytes(), {"Inference-Header-Content-Length": str(len(head))}, ROWS
 
 
 def insist(url: str) -> tuple[int, bool]:
     """A client that comes again when it is told to: its tries, and whether it was answered at last."""
-    body, headers = request()
+    body, headers, _ = request()
     for tries in range(1, 31):
         answer = requests.post(url, data=body, headers=headers, timeout=30)
         if answer.status_code == 200:
@@ -83,13 +73,13 @@ def test_more_than_the_capacity(start, tmp_path, factor):
         heavy(tmp_path / "heavy").as_uri(), "--workers", "1", "--max-queue", "32", "--request-timeout", f"{TIMEOUT_SECONDS}s",
     )  # fmt: skip
     url = f"{runtime.url}/v2/models/{NAME}/infer"
-    quiet = bench(runtime, tmp_path, "--connections", "2", "--duration", "1500ms", "--warm-up", "300ms")
+    quiet = bench(runtime, tmp_path, request(), "--connections", "2", "--duration", "1500ms", "--warm-up", "300ms")
     capacity = quiet["answered_per_second"]
     assert quiet["total"]["answered"] > 0 and quiet["total"]["unanswered"] == 0
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         insisting = [pool.submit(insist, url) for _ in range(4)]
         rate = str(max(1.0, factor * capacity))
-        over = bench(runtime, tmp_path, "--rate", rate, "--connections", "256", "--duration", "3s", "--warm-up", "500ms")
+        over = bench(runtime, tmp_path, request(), "--rate", rate, "--connections", "256", "--duration", "3s", "--warm-up", "500ms")
         assert all(done.result()[1] for done in insisting)
     total = over["total"]
     assert total["answered"] > 0 and total["failed"] == total["unanswered"] == 0
@@ -97,5 +87,5 @@ def test_more_than_the_capacity(start, tmp_path, factor):
     assert late_starts(runtime) == 0
     # Back to normal.
     wait_until(lambda: runtime.metric("pinnace_in_flight ") == 0)
-    body, headers = request()
+    body, headers, _ = request()
     assert [requests.post(url, data=body, headers=headers, timeout=30).status_code for _ in range(10)] == [200] * 10

@@ -1,16 +1,19 @@
 """Bytes on a socket, as no well-behaved library sends them; and a client that behaves beside them."""
 
 import contextlib
+import json
 import pathlib
 import shutil
 import socket
+import struct
+import subprocess
 import threading
 
 import make_small_ranker as small
 import numpy as np
 import requests
 import tritonclient.grpc as triton
-from conftest import NAME, Runtime, configure, wait_until
+from conftest import NAME, Runtime, binary, configure, wait_until
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
@@ -70,6 +73,16 @@ def frames(answer: bytes) -> list[tuple[int, int, int, bytes]]:
         found.append((answer[3], answer[4], int.from_bytes(answer[5:9], "big"), answer[9 : 9 + size]))
         answer = answer[9 + size :]
     return found
+
+
+def bench(runtime, folder: pathlib.Path, request: tuple[bytes, dict, int], *flags: str) -> dict:
+    """What `pinnace-runtime bench` reports of one request sent over and over: its body, headers and pairs."""
+    body, headers, pairs = request
+    head = json.dumps({"path": f"/v2/models/{NAME}/infer", "headers": headers, "pairs": pairs}).encode()
+    (folder / "bodies").write_bytes(struct.pack("<I", len(head)) + head + struct.pack("<I", len(body)) + body)
+    command = [binary(), "bench", "--address", f"127.0.0.1:{runtime.port}", "--bodies", folder / "bodies", *flags]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    return json.loads(done.stdout)
 
 
 class GoodClient:

@@ -57,7 +57,8 @@ impl Asked {
             shape: vec![rows, width],
             data: Data::U8(vec![0; rows * width]),
         };
-        let permit = self.admission.admit(self.receivers.len(), MINUTE)?;
+        let permit = self.admission.admit(0, MINUTE)?;
+        permit.grow(self.receivers.len())?;
         self.receivers.push(receiver);
         let queued = Instant::now();
         queue.push(Job {

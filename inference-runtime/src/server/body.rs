@@ -1,6 +1,6 @@
 //! Request bodies in, answers out.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Response, StatusCode, header};
@@ -17,6 +17,63 @@ pub type Reply = Response<Full<Bytes>>;
 const DISCARDED: u64 = 4 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
 
+/// Memory that is set aside for a declared body before its bytes are here.
+const FIRST_BYTES: usize = 1 << 20;
+
+/// A body that has come so far has to go on: so many bytes more in each [`STRIDE_TIME`], until it is whole. One that holds
+/// less may take its time: as many as there may be connections hold half of the memory for bodies, by default.
+const STRIDE: usize = 32 << 10;
+const STRIDE_TIME: Duration = Duration::from_secs(2);
+
+/// Until when the next bytes of a body have to be here.
+pub struct Due {
+    /// The time for the whole body, and its end.
+    time: Duration,
+    end: Instant,
+    /// The end of this stride, and the bytes that end it.
+    stride_end: Option<Instant>,
+    bytes: usize,
+}
+
+impl Due {
+    /// A body that has `time` from now on.
+    pub fn new(time: Duration) -> Self {
+        Self {
+            time,
+            end: Instant::now() + time,
+            stride_end: None,
+            bytes: STRIDE,
+        }
+    }
+
+    pub fn at(&self) -> Instant {
+        self.stride_end.map_or(self.end, |stride| stride.min(self.end))
+    }
+
+    /// So many bytes are here, all in all; says whether that changed when the next are due.
+    pub fn read(&mut self, bytes: usize) -> bool {
+        let moved = bytes >= self.bytes;
+        if moved {
+            self.stride_end = Some(Instant::now() + STRIDE_TIME);
+            self.bytes = bytes.saturating_add(STRIDE);
+        }
+        moved
+    }
+
+    /// They were not here in time.
+    pub fn missed(&self) -> ApiError {
+        match self.stride_end {
+            Some(stride) if stride < self.end => {
+                let message = format!(
+                    "{STRIDE} bytes of the body did not arrive within {STRIDE_TIME:?}; send it faster, or in smaller requests"
+                );
+                late(message)
+            }
+            _ => too_slow(self.time),
+        }
+    }
+}
+
 /// The declared length of a body, if there is one.
 pub fn declared(body: &Incoming) -> Option<u64> {
     body.size_hint().exact()
@@ -29,41 +86,66 @@ pub fn too_large(limit: usize) -> ApiError {
 }
 
 pub fn too_slow(time: Duration) -> ApiError {
-    let message = format!("the body did not arrive within {time:?}; send it faster, or in smaller requests");
+    late(format!(
+        "the body did not arrive within {time:?}; send it faster, or in smaller requests"
+    ))
+}
+
+fn late(message: String) -> ApiError {
     ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
 }
 
-/// Reads a body of at most `limit` bytes within `time`; the permit has counted the `declared` bytes already.
+/// Reads a body of at most `limit` bytes within `time`, counted by the permit as they arrive.
 pub async fn read(
     mut body: Incoming,
-    declared: Option<u64>,
     permit: &Permit,
     limit: usize,
     time: Duration,
 ) -> Result<Bytes, ApiError> {
-    let reading = async {
-        let mut bytes = BytesMut::with_capacity(
-            declared
-                .and_then(|size| size.try_into().ok())
-                .unwrap_or(0)
-                .min(limit),
-        );
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| ApiError::invalid(format!("the body ended early: {error}")))?;
-            let Ok(data) = frame.into_data() else { continue };
-            if bytes.len() + data.len() > limit {
-                return Err(too_large(limit));
-            }
-            if declared.is_none() {
-                permit.grow(data.len())?;
-            }
-            bytes.extend_from_slice(&data);
+    let read = read_frames(&mut body, permit, limit, time).await;
+    match &read {
+        Ok(_) => permit.arrived(),
+        // There is no room for the rest of it: its sender is to hear that.
+        Err(error) if error.retry_after.is_some() => {
+            permit.give_back();
+            discard(body).await;
         }
-        Ok(bytes.freeze())
-    };
-    tokio::time::timeout(time, reading)
-        .await
-        .unwrap_or_else(|_| Err(too_slow(time)))
+        Err(_) => {}
+    }
+    read
+}
+
+async fn read_frames(
+    body: &mut Incoming,
+    permit: &Permit,
+    limit: usize,
+    time: Duration,
+) -> Result<Bytes, ApiError> {
+    let mut due = Due::new(time);
+    let declared = declared(body).and_then(|size| usize::try_from(size).ok());
+    let mut bytes = BytesMut::new();
+    loop {
+        let frame = tokio::time::timeout_at(due.at().into(), body.frame()).await;
+        let Some(frame) = frame.map_err(|_| due.missed())? else {
+            return Ok(bytes.freeze());
+        };
+        let frame = frame.map_err(|error| ApiError::invalid(format!("the body ended early: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let read = bytes.len() + data.len();
+        if read > limit {
+            return Err(too_large(limit));
+        }
+        permit.grow(data.len())?;
+        due.read(read);
+        if bytes.is_empty() {
+            // As a rule a short body comes whole.
+            if body.is_end_stream() {
+                return Ok(data);
+            }
+            bytes.reserve(declared.unwrap_or(0).clamp(read, FIRST_BYTES.max(read)));
+        }
+        bytes.extend_from_slice(&data);
+    }
 }
 
 /// Reads the body of a request on the admin port: a few parameters.
@@ -128,4 +210,25 @@ pub fn error(error: &ApiError) -> Reply {
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_holds_memory_has_to_go_on_until_its_time_is_over() {
+        let minute = Duration::from_secs(60);
+        let mut due = Due::new(minute);
+        let end = due.at();
+        assert!(!due.read(STRIDE - 1));
+        assert_eq!(due.at(), end);
+        assert!(due.read(STRIDE));
+        assert!(due.at() < end && due.missed().message.contains("within 2s"));
+        assert!(!due.read(2 * STRIDE - 1));
+        assert!(due.read(2 * STRIDE));
+        let mut short = Due::new(Duration::from_millis(1));
+        short.read(STRIDE);
+        assert!(short.missed().message.contains("within 1ms"));
+    }
 }

@@ -60,6 +60,7 @@ impl Inference {
         request: pb::ModelInferRequest,
         counts: &mut Counts,
     ) -> Result<pb::ModelInferResponse, ApiError> {
+        ticket.permit.arrived();
         let ready = self.model(&request.model_name, &request.model_version)?;
         counts.ready = Some(Arc::clone(&ready));
         let stages = Stages::of(&self.serving.catalog, ready)?;

@@ -29,7 +29,9 @@ pub async fn infer(
         Ok((stages, check(request.headers())?))
     });
     let result = match found {
-        Ok((stages, header_length)) => admitted(serving, &stages, header_length, request, &mut counts).await,
+        Ok((stages, header_length)) => {
+            admitted(serving, (&stages, header_length), request, started, &mut counts).await
+        }
         Err(error) => {
             refuse(request).await;
             Err(error)
@@ -72,15 +74,13 @@ async fn refuse(request: Request<Incoming>) {
 
 async fn admitted(
     serving: &Arc<Serving>,
-    stages: &Stages,
-    header_length: Option<usize>,
+    (stages, header_length): (&Stages, Option<usize>),
     request: Request<Incoming>,
+    arrived: Instant,
     counts: &mut Counts,
 ) -> Result<Reply, ApiError> {
-    let arrived = Instant::now();
-    let declared = body::declared(request.body());
     let limit = serving.max_body_bytes;
-    let size = declared.unwrap_or(0);
+    let size = body::declared(request.body()).unwrap_or(0);
     if size > limit as u64 {
         return Err(body::too_large(limit));
     }
@@ -93,7 +93,7 @@ async fn admitted(
         }
     };
     let time = serving.body_timeout;
-    let bytes = body::read(request.into_body(), declared, &permit, limit, time).await?;
+    let bytes = body::read(request.into_body(), &permit, limit, time).await?;
     let mut parsed = request::parse(&bytes, header_length, stages.models())?;
     drop(bytes);
     let (id, wanted) = (parsed.id.take(), std::mem::take(&mut parsed.outputs));

@@ -19,7 +19,7 @@ use crate::admission::Permit;
 use crate::catalog::loading;
 use crate::protocol::ApiError;
 use crate::protocol::pb::grpc_inference_service_server::GrpcInferenceServiceServer;
-use crate::server::body::{too_large, too_slow};
+use crate::server::body::{Due, too_large};
 use crate::server::score::{self, Counts};
 
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
@@ -170,19 +170,20 @@ struct Message {
     body: Incoming,
     read: usize,
     limit: usize,
-    time: Duration,
+    due: Due,
     late: Pin<Box<Sleep>>,
     ticket: Option<Arc<Ticket>>,
 }
 
 impl Message {
     fn new(body: Incoming, limit: usize, time: Duration, ticket: Option<Arc<Ticket>>) -> Self {
+        let due = Due::new(time);
         Self {
             body,
             read: 0,
             limit,
-            time,
-            late: Box::pin(tokio::time::sleep(time)),
+            late: Box::pin(tokio::time::sleep_until(due.at().into())),
+            due,
             ticket,
         }
     }
@@ -197,6 +198,9 @@ impl Message {
         let announced = announced.map_or(0, |length| length as usize);
         if announced > self.limit || self.read > self.limit.saturating_add(PREFIX) {
             return Err(too_large(self.limit));
+        }
+        if self.due.read(self.read) {
+            self.late.as_mut().reset(self.due.at().into());
         }
         match &self.ticket {
             Some(ticket) => ticket.permit.grow(data.len()),
@@ -221,10 +225,14 @@ impl Body for Message {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
-        if this.late.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Some(Err(this.fail(&too_slow(this.time)))));
-        }
-        let result = match ready!(Pin::new(&mut this.body).poll_frame(context)) {
+        let frame = match Pin::new(&mut this.body).poll_frame(context) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                ready!(this.late.as_mut().poll(context));
+                return Poll::Ready(Some(Err(this.fail(&this.due.missed()))));
+            }
+        };
+        let result = match frame {
             Some(Ok(frame)) => this
                 .check(frame.data_ref().map_or(&[], Bytes::as_ref))
                 .map(|()| frame),
