@@ -124,15 +124,15 @@ impl Inline {
         let (Some(mut engine), Some(clock)) = (self.engines.try_checkout(seat), clock) else {
             return Err(batch);
         };
-        let started = Instant::now();
-        let waited = started.saturating_duration_since(queued);
+        // Nothing was waited for, so that this is also when the run begins.
+        let waited = Duration::ZERO;
         self.load.queued(waited);
-        if started >= deadline {
+        if queued >= deadline {
             return Ok(Err(queue::too_late()));
         }
         let rows = batch.rows;
         let mut outputs = Outputs::default();
-        let run = worker::timed(clock, || engine.run(batch, &mut outputs));
+        let run = worker::timed((clock, queued), || engine.run(batch, &mut outputs));
         Ok(run.map(|ran| {
             let phases = Phases {
                 infer: ran,

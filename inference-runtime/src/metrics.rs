@@ -20,6 +20,14 @@ pub struct Labels {
     pub outcome: &'static str,
 }
 
+/// What is counted with the same [`Labels`].
+#[derive(Debug)]
+pub struct Counted {
+    pub requests: Counter,
+    pub pairs: Counter,
+    pub items: Counter,
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Phase {
     pub model: String,
@@ -253,6 +261,14 @@ impl Metrics {
                 input: input.to_owned(),
             });
             counter.inc_by(replaced.saturating_sub(counter.get()));
+        }
+    }
+
+    pub fn counted(&self, labels: &Labels) -> Counted {
+        Counted {
+            requests: self.requests.get_or_create(labels).clone(),
+            pairs: self.pairs.get_or_create(labels).clone(),
+            items: self.items.get_or_create(labels).clone(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! A model in one version, loaded and warm. Whoever holds it works on this version to the end, whatever is served then.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 use prometheus_client::metrics::gauge::Gauge;
 
@@ -9,6 +9,7 @@ use crate::average::Average;
 use crate::engine::Engine;
 use crate::inline::{Clocks, Inline, Pace};
 use crate::load::Load;
+use crate::metrics::Counted;
 use crate::model::ServedModel;
 use crate::model::digest::Digest;
 use crate::model::loading::Loaded;
@@ -30,6 +31,8 @@ pub struct Ready {
     pub request: Average,
     pub row: Average,
     pub shadowed: shadow::Counter,
+    /// Of its requests that were answered: looked up with the first.
+    pub answered: OnceLock<Counted>,
     in_memory: Gauge,
 }
 
@@ -50,6 +53,7 @@ impl Ready {
             inline: None,
             request: Average::default(),
             shadowed: shadow::Counter::default(),
+            answered: OnceLock::new(),
             row,
             in_memory,
         }

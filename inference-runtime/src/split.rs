@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::engine::{Begun, Engine, Outputs, merge};
 use crate::inline::Pace;
@@ -92,7 +92,7 @@ impl Split {
         while let Some(part) = self.take() {
             let mut outputs = Outputs::default();
             let pairs = self.parts[part].clone();
-            let scored = worker::timed(clock, || self.begun.part(pairs, &mut outputs));
+            let scored = worker::timed((clock, Instant::now()), || self.begun.part(pairs, &mut outputs));
             self.end(part, scored.map(|took| (outputs, took)));
             if leaves() {
                 return;

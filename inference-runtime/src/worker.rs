@@ -120,7 +120,7 @@ impl Engaged<'_> {
             };
             let mut outputs = Outputs::default();
             let started = Instant::now();
-            match self.score(job.batch.take(), &mut outputs) {
+            match self.score(started, job.batch.take(), &mut outputs) {
                 Ok(ran) => {
                     let phases = Phases {
                         infer: ran.took,
@@ -143,9 +143,10 @@ impl Engaged<'_> {
         let Some(batch) = merge::join(&batches) else {
             return Err(jobs);
         };
-        let input = started.elapsed();
+        let joined = Instant::now();
+        let input = joined - started;
         let mut outputs = Outputs::default();
-        let ran = match self.score(batch, &mut outputs) {
+        let ran = match self.score(joined, batch, &mut outputs) {
             Ok(ran) => ran,
             Err(error) => {
                 tracing::debug!(%error, requests = jobs.len(), "joined requests failed and are run one by one");
@@ -187,12 +188,12 @@ impl Engaged<'_> {
         }
     }
 
-    /// One run, with the threads that rest if there is enough for each.
-    fn score(&mut self, batch: Batch, outputs: &mut Outputs) -> Result<Ran, ApiError> {
+    /// One run that starts now, with the threads that rest if there is enough for each.
+    fn score(&mut self, now: Instant, batch: Batch, outputs: &mut Outputs) -> Result<Ran, ApiError> {
         match self.parts(batch.rows) {
-            Some(parts) => self.split(batch, parts, outputs),
+            Some(parts) => self.split(now, (batch, parts), outputs),
             None => {
-                let took = timed(&self.worker.clock, || self.engine.run(batch, outputs))?;
+                let took = timed((&self.worker.clock, now), || self.engine.run(batch, outputs))?;
                 Ok(Ran {
                     took,
                     engaged: took,
@@ -213,11 +214,16 @@ impl Engaged<'_> {
         (threads > 1).then(|| split::parts(rows, least, threads))
     }
 
-    fn split(&mut self, batch: Batch, parts: usize, outputs: &mut Outputs) -> Result<Ran, ApiError> {
+    fn split(
+        &mut self,
+        now: Instant,
+        (batch, parts): (Batch, usize),
+        outputs: &mut Outputs,
+    ) -> Result<Ran, ApiError> {
         let Worker { queue, clock, .. } = self.worker;
-        let (started, rows) = (Instant::now(), batch.rows);
+        let rows = batch.rows;
         let mut begun = None;
-        let beginning = timed(clock, || {
+        let beginning = timed((clock, now), || {
             let engine = self.engine.divisible();
             let engine = engine.expect("only a divisible engine has a least part");
             begun = Some(engine.begin(batch)?);
@@ -231,16 +237,19 @@ impl Engaged<'_> {
         let (whole, scoring) = split.finish()?;
         *outputs = whole;
         Ok(Ran {
-            took: started.elapsed(),
+            took: now.elapsed(),
             engaged: beginning + scoring,
             parts,
         })
     }
 }
 
-/// One run of an engine, or a part of one, and its time by the clock of the thread. A panic is an error of this run only.
-pub fn timed(clock: &EngineClock, run: impl FnOnce() -> Result<(), RunError>) -> Result<Duration, ApiError> {
-    let started = Instant::now();
+/// One run of an engine that starts now, or a part of one, and its time by the clock of the thread. A panic is an error of
+/// this run only.
+pub fn timed(
+    (clock, started): (&EngineClock, Instant),
+    run: impl FnOnce() -> Result<(), RunError>,
+) -> Result<Duration, ApiError> {
     clock.begin(started);
     let result = catch_unwind(AssertUnwindSafe(run));
     let ended = Instant::now();

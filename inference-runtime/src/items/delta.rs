@@ -47,12 +47,12 @@ fn conflict(message: String) -> ApiError {
 
 fn parse<'a>(body: &'a [u8], ids: &IdRules) -> Result<(Head<'a>, Vec<(String, Tensor)>), ApiError> {
     let mut heads = serde_json::Deserializer::from_slice(body).into_iter::<Head<'_>>();
-    let head = heads
+    let mut head = heads
         .next()
         .unwrap_or_else(|| Err(serde::de::Error::custom("it is empty")))
         .map_err(|error| ApiError::invalid(format!("the body is not a delta: {error}")))?;
     let binary = &body[heads.byte_offset()..];
-    let given = tensors(&head.inputs.0, binary, |name| ids.of(name))?;
+    let given = tensors(std::mem::take(&mut head.inputs), binary, |name| ids.of(name))?;
     if head.target.is_empty() || head.target == head.base {
         return Err(ApiError::invalid(format!(
             "target is {:?}; name a revision other than base",

@@ -1,5 +1,6 @@
 //! An infer request: parsed once, into a batch in which every shape, type and value is what the model takes.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -88,7 +89,8 @@ struct RequestParameters {
 pub struct RawTensor<'a> {
     name: String,
     shape: Vec<i64>,
-    datatype: String,
+    #[serde(borrow)]
+    datatype: Cow<'a, str>,
     #[serde(default)]
     parameters: TensorParameters,
     #[serde(borrow, default)]
@@ -179,7 +181,7 @@ pub fn parse<'a>(
     let RequestParameters { top_k, keep, .. } = raw.parameters;
     let candidates = candidates::wanted(models, Parameters { top_k, keep })?;
     let outputs = wanted(&raw, models.model, candidates.k)?;
-    let tensors = tensors(&raw.inputs.0, binary, |name| models.id_rules(name))?;
+    let tensors = tensors(raw.inputs, binary, |name| models.id_rules(name))?;
     let Work { batch, top_k, rest } = candidates::work(tensors, models, candidates)?;
     Ok(InferRequest {
         id: raw.id,
@@ -200,7 +202,7 @@ pub fn parse_outputs(body: &[u8]) -> Result<Vec<(String, Tensor)>, ApiError> {
     }
     let raw: RawAnswer<'_> = serde_json::from_slice(body)
         .map_err(|error| ApiError::invalid(format!("the body is not an infer answer: {error}")))?;
-    tensors(&raw.outputs.0, &[], |_| None)
+    tensors(raw.outputs, &[], |_| None)
 }
 
 fn wanted(
@@ -229,17 +231,17 @@ fn wanted(
 
 /// Reads tensors whose binary values follow one another in `binary`; what the `rules` of a name say is hashed.
 pub fn tensors<'a>(
-    raw: &[RawTensor<'_>],
+    raw: Bounded<RawTensor<'_>>,
     binary: &[u8],
     rules: impl Fn(&str) -> Option<&'a InputRules>,
 ) -> Result<Vec<(String, Tensor)>, ApiError> {
     let mut rest = binary;
-    let mut tensors = Vec::with_capacity(raw.len());
-    for tensor in raw {
+    let mut tensors = Vec::with_capacity(raw.0.len());
+    for tensor in raw.0 {
         let shared = tensor.parameters.shared_memory_region.is_some();
         check::served("input", &tensor.name, shared)?;
-        let value = read_tensor(tensor, &mut rest, rules(&tensor.name))?;
-        tensors.push((tensor.name.clone(), value));
+        let value = read_tensor(&tensor, &mut rest, rules(&tensor.name))?;
+        tensors.push((tensor.name, value));
     }
     if !rest.is_empty() {
         return Err(ApiError::invalid(format!(

@@ -1,5 +1,7 @@
 //! An infer answer: JSON, with binary tensors behind it where the client asked for them.
 
+use std::io::Write as _;
+
 use super::request::WantedOutput;
 use super::{ApiError, check};
 use crate::engine::{Data, Outputs};
@@ -12,6 +14,8 @@ pub struct Answer {
     /// Length of the JSON part, when binary tensors follow it.
     pub header_length: Option<usize>,
 }
+
+const TAKES_ALL: &str = "a Vec takes all bytes";
 
 /// Encodes the outputs that the client wants.
 pub fn encode(
@@ -38,20 +42,13 @@ pub fn encode(
         }
         json.extend_from_slice(b"{\"name\":");
         string(&mut json, name);
-        let head = format!(
-            ",\"datatype\":\"{}\",\"shape\":{:?}",
-            tensor.data.datatype().name(),
-            tensor.shape
-        );
-        json.extend_from_slice(head.as_bytes());
+        let (datatype, shape) = (tensor.data.datatype().name(), &tensor.shape);
+        write!(json, ",\"datatype\":\"{datatype}\",\"shape\":{shape:?}").expect(TAKES_ALL);
         if output.binary {
             let before = binary.len();
             tensor.data.to_bytes(&mut binary);
-            let size = format!(
-                ",\"parameters\":{{\"binary_data_size\":{}}}}}",
-                binary.len() - before
-            );
-            json.extend_from_slice(size.as_bytes());
+            let size = binary.len() - before;
+            write!(json, ",\"parameters\":{{\"binary_data_size\":{size}}}}}").expect(TAKES_ALL);
         } else {
             json.extend_from_slice(b",\"data\":");
             numbers(&mut json, name, &tensor.data)?;

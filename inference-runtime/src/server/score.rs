@@ -209,41 +209,54 @@ fn count_dropped(serving: &Serving, ready: &Ready, candidates: usize) {
 /// Counts a request that is answered, or refused.
 pub fn count(serving: &Serving, result: Result<(), &ApiError>, counts: &Counts, started: Instant) {
     let took = started.elapsed();
-    match result {
-        Ok(()) => serving.load.answered(took),
-        Err(error) if error.retry_after.is_some() => serving.load.refused(),
-        Err(_) => {}
+    serving.metrics.request_seconds.observe(took.as_secs_f64());
+    if let Some((light, pairs)) = &counts.light {
+        let outcome = result.map_or_else(|error| error.outcome, |()| "ok");
+        let labels = labels(light, outcome);
+        serving.metrics.pairs.get_or_create(&labels).inc_by(*pairs);
     }
-    let outcome = result.map_or_else(|error| error.outcome, |()| "ok");
+    match (result, &counts.ready) {
+        (Ok(()), Some(ready)) => {
+            serving.load.answered(took);
+            let look_up = || serving.metrics.counted(&labels(ready, "ok"));
+            let counted = ready.answered.get_or_init(look_up);
+            counted.requests.inc();
+            counted.pairs.inc_by(counts.pairs);
+            counted.items.inc_by(counts.items);
+            ready.statistics.answered(true, took);
+        }
+        (Ok(()), None) => serving.load.answered(took),
+        (Err(error), _) => count_failed(serving, error, counts, took),
+    }
+}
+
+fn labels(ready: &Ready, outcome: &'static str) -> Labels {
+    Labels {
+        model: ready.model.name.clone(),
+        version: ready.model.version.clone(),
+        outcome,
+    }
+}
+
+fn count_failed(serving: &Serving, error: &ApiError, counts: &Counts, took: Duration) {
+    if error.retry_after.is_some() {
+        serving.load.refused();
+    }
     let (model, ready) = match &counts.ready {
         Some(ready) => (ready.model.name.clone(), Some(Arc::clone(ready))),
         None => serving.catalog.only().unwrap_or_default(),
     };
+    let version = ready.as_ref().map(|ready| ready.model.version.clone());
     let labels = Labels {
         model,
-        version: ready
-            .as_ref()
-            .map_or_else(String::new, |ready| ready.model.version.clone()),
-        outcome,
+        version: version.unwrap_or_default(),
+        outcome: error.outcome,
     };
     serving.metrics.requests.get_or_create(&labels).inc();
     if counts.pairs > 0 {
         serving.metrics.pairs.get_or_create(&labels).inc_by(counts.pairs);
     }
-    if let Some((light, pairs)) = &counts.light {
-        let (model, version) = (light.model.name.clone(), light.model.version.clone());
-        let labels = Labels {
-            model,
-            version,
-            outcome,
-        };
-        serving.metrics.pairs.get_or_create(&labels).inc_by(*pairs);
-    }
-    if counts.items > 0 {
-        serving.metrics.items.get_or_create(&labels).inc_by(counts.items);
-    }
-    serving.metrics.request_seconds.observe(took.as_secs_f64());
     if let Some(ready) = ready {
-        ready.statistics.answered(result.is_ok(), took);
+        ready.statistics.answered(false, took);
     }
 }
