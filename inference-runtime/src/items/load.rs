@@ -16,15 +16,15 @@ use crate::model::config::ModelConfig;
 use crate::model::digest::{Digest, confined};
 use crate::model::folder::ModelFolder;
 
-const FOLDER: &str = "items";
-const DELTAS: &str = "deltas";
+pub const FOLDER: &str = "items";
+pub const DELTAS: &str = "deltas";
 
 fn invalid(message: String) -> LoadFailure {
     LoadFailure::permanent(Reason::ModelInvalid, message)
 }
 
 /// Where the rows of an input are, or the ids.
-fn file(name: &str) -> String {
+pub fn file(name: &str) -> String {
     format!("{FOLDER}/{name}.npy")
 }
 

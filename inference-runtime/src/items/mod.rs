@@ -19,6 +19,7 @@ use arc_swap::ArcSwap;
 use serde::Deserialize;
 
 pub use delta::Updated;
+pub use load::{DELTAS, FOLDER, file};
 
 use crate::engine::layout::{Place, Slot};
 use crate::engine::{Data, Datatype, Dim, Layout, Signature, Tensor, TensorSpec};

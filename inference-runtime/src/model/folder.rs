@@ -44,13 +44,6 @@ impl ModelFolder {
         self.path.join("model.onnx")
     }
 
-    /// Bytes of all its files.
-    pub fn size(&self) -> u64 {
-        let sizes = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-        let names = files(&self.path).unwrap_or_default();
-        names.iter().map(|name| sizes(&self.path.join(name))).sum()
-    }
-
     /// The text of a file of the folder, `None` when there is none.
     pub fn read(&self, name: &str) -> Result<Option<String>, LoadFailure> {
         match std::fs::read_to_string(self.path.join(name)) {

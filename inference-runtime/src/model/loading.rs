@@ -149,7 +149,7 @@ pub fn open(folder: &ModelFolder, wanted: &Wanted) -> Result<Opened, LoadFailure
 }
 
 /// The model's own configuration; Triton's too, where it was written for that.
-fn configuration(
+pub fn configuration(
     folder: &ModelFolder,
     name: &str,
 ) -> Result<(ModelConfig, Option<TritonConfig>), LoadFailure> {

@@ -4,6 +4,7 @@ pub mod config;
 pub mod digest;
 pub mod folder;
 pub mod loading;
+pub mod needs;
 pub mod pbtxt;
 pub mod ranking;
 pub mod source;

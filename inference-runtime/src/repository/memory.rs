@@ -4,10 +4,6 @@ use std::path::Path;
 
 use crate::failure::{LoadFailure, Reason};
 
-/// While a model is loaded, its file, the tensors read from it, and the weights as the engine wants them are in memory
-/// at the same time.
-pub const FACTOR: u64 = 3;
-
 const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// In bytes.
@@ -60,17 +56,16 @@ impl Memory {
         self.limit.saturating_sub(self.used)
     }
 
-    /// Refuses files of so many bytes if loading them would take more than is free.
-    pub fn has_room(&self, files: u64) -> Result<(), LoadFailure> {
-        let needed = files.saturating_mul(FACTOR);
+    /// Refuses a load that takes so many bytes if they are not free.
+    pub fn has_room(&self, needed: u64) -> Result<(), LoadFailure> {
         if needed <= self.free() {
             return Ok(());
         }
         Err(LoadFailure::permanent(
             Reason::NoMemory,
             format!(
-                "the model's files have {files} bytes, loading takes up to {FACTOR} times that, and {} of {} bytes are \
-                 free beside what is served; raise the memory limit, or unload the old version first",
+                "loading the model takes up to {needed} bytes, and {} of {} bytes are free beside what is served; raise \
+                 the memory limit, or unload the old version first",
                 self.free(),
                 self.limit
             ),
@@ -122,10 +117,10 @@ mod tests {
             limit: 1000,
             used: 400,
         };
-        assert!(memory.has_room(200).is_ok());
-        let failure = memory.has_room(201).unwrap_err();
+        assert!(memory.has_room(600).is_ok());
+        let failure = memory.has_room(601).unwrap_err();
         assert_eq!(failure.reason, Reason::NoMemory);
-        for named in ["201 bytes", "600 of 1000", "3 times"] {
+        for named in ["601 bytes", "600 of 1000"] {
             assert!(failure.message.contains(named), "{}", failure.message);
         }
         let over = Memory { limit: 1, used: 2 };

@@ -24,6 +24,7 @@ use crate::metrics::{LoadLabels, Phase};
 use crate::model::digest::Digest;
 use crate::model::folder::{Cache, ModelFolder};
 use crate::model::loading::{self, Wanted};
+use crate::model::needs;
 use crate::ready::Ready;
 use crate::server::Serving;
 use crate::worker;
@@ -270,16 +271,10 @@ impl Repository {
         let version = sought.version.clone();
         let folder = sought.fetch(&self.cache(&self.args.cache_dir)).await?;
         clock.phase("fetch");
-        tracing::info!(model = name, digest = %folder.digest, "model verified");
         let version = version.unwrap_or_else(|| folder.digest.hex()[..VERSION_DIGITS].to_owned());
         let same = |ready: &&Arc<Ready>| ready.digest == folder.digest && ready.model.version == version;
         if let Some(ready) = before.ready.iter().find(same) {
             return Ok((Arc::clone(ready), true));
-        }
-        if self.serving.catalog.any_ready()
-            && let Some(memory) = Memory::now(self.args.memory_limit)
-        {
-            memory.has_room(folder.size())?;
         }
         let wanted = Wanted {
             name: name.to_owned(),
@@ -288,6 +283,13 @@ impl Repository {
             instruction_set: self.args.instruction_set,
             workers: self.args.worker_count(),
         };
+        let needed = needs::needs(&folder, &wanted)?;
+        tracing::info!(model = name, digest = %folder.digest, needed, "model verified");
+        if self.serving.catalog.any_ready()
+            && let Some(memory) = Memory::now(self.args.memory_limit)
+        {
+            memory.has_room(needed)?;
+        }
         let serving = Arc::clone(&self.serving);
         let building = tokio::task::spawn_blocking(move || build(&serving, &folder, &wanted));
         let ready = building
