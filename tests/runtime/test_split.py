@@ -71,7 +71,7 @@ def test_the_best_candidates_and_one_error_for_a_bad_pair(start, copy):
     assert best[0]["data"] == sorted(scores, reverse=True)[:5]
     sparse[4000, 25] = 2**40
     refused = runtime.infer(small.request(dense, sparse))
-    assert refused.status_code == 400 and "is outside of a table of" in refused.json()["error"]
+    assert refused.status_code == 400 and "outside its vocabulary" in refused.json()["error"]
     # One of each is counted, whatever the number of parts.
     assert runtime.metric('pinnace_requests_total{model="ranker",version="1",outcome="invalid"}') == 1
     assert runtime.infer(body).json()["outputs"][0]["data"] == scores
