@@ -349,7 +349,7 @@ fn inspect_says_what_runs_how_often_and_what_it_costs() {
     assert!(cost.request > 0 && cost.pair < loaded.compiled[0].plans[0].cost().pair);
     let in_bf16 = loaded.compiled[1].once_plans[0].describe();
     assert!(
-        in_bf16.contains("bf16+relu         2048 /deep/deep.1/Relu"),
+        in_bf16.contains("bf16+relu         5120 /deep/deep.1/Relu"),
         "{in_bf16}"
     );
     assert!(in_bf16.contains("portable, bf16: 9106"), "{in_bf16}");

@@ -75,30 +75,43 @@ fn flushed(x: f32) -> f32 {
     }
 }
 
-/// The first `k` numbers of each row, rounded: once, however many panels of weights they meet.
-pub(super) fn round_rows(set: InstructionSet, a: Rows<'_>, rows: usize, k: usize, pairs: &mut [Pair]) {
+/// Where the columns of some rows go: from `at` on in every `depth` pairs.
+#[derive(Clone, Copy, Debug)]
+pub struct Columns {
+    pub at: usize,
+    pub depth: usize,
+}
+
+/// The first `k` numbers of each row, rounded: once, however many panels of weights they meet. Gives where the columns end.
+pub fn round(
+    set: InstructionSet,
+    a: Rows<'_>,
+    [rows, k]: [usize; 2],
+    to: Columns,
+    pairs: &mut [Pair],
+) -> usize {
     #[cfg(target_arch = "x86_64")]
     if set == InstructionSet::Avx512Bf16 {
         assert!(set.is_here(), "this machine has no {set}");
-        let pairs = pairs.chunks_exact_mut(k.div_ceil(2).max(1));
-        for (row, pairs) in (0..rows).zip(pairs) {
+        for (row, pairs) in (0..rows).zip(pairs.chunks_exact_mut(to.depth.max(1))) {
             // SAFETY: the machine has the instruction set.
-            unsafe { x86::round_row(a.row(row, k), pairs) }
+            unsafe { x86::round_row(a.row(row, k), &mut pairs[to.at..to.at + k.div_ceil(2)]) }
         }
-        return;
+        return to.at + k.div_ceil(2);
     }
-    by_bits(set, a, rows, k, pairs);
+    by_bits(set, a, [rows, k], to, pairs);
+    to.at + k.div_ceil(2)
 }
 
 on_each_set! {
-    by_bits(a: Rows<'_>, rows: usize, k: usize, pairs: &mut [Pair]) = by_bits_body
+    by_bits(a: Rows<'_>, sizes: [usize; 2], to: Columns, pairs: &mut [Pair]) = by_bits_body
 }
 
 #[inline(always)]
-fn by_bits_body(a: Rows<'_>, rows: usize, k: usize, pairs: &mut [Pair]) {
-    let pairs = pairs.chunks_exact_mut(k.div_ceil(2).max(1));
-    for (row, pairs) in (0..rows).zip(pairs) {
-        let (twos, rest) = a.row(row, k).as_chunks::<2>();
+fn by_bits_body(a: Rows<'_>, [rows, k]: [usize; 2], to: Columns, pairs: &mut [Pair]) {
+    for (row, pairs) in (0..rows).zip(pairs.chunks_exact_mut(to.depth.max(1))) {
+        let (a, pairs) = (a.row(row, k), &mut pairs[to.at..to.at + k.div_ceil(2)]);
+        let (twos, rest) = a.as_chunks::<2>();
         for (pair, [first, second]) in pairs.iter_mut().zip(twos) {
             *pair = Pair::new(*first, *second);
         }

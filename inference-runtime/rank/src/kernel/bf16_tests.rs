@@ -40,20 +40,26 @@ fn numbers_are_rounded_to_the_nearest_of_16_bits() {
 
 #[test]
 fn every_instruction_set_rounds_rows_alike() {
-    for k in [1, 2, 3, 31, 32, 33, 48, 97] {
-        let (rows, stride) = (3, k + 2);
+    for k in [1_usize, 2, 3, 31, 32, 33, 48, 97] {
+        let (rows, stride, depth) = (3, k + 2, k.div_ceil(2));
         let data = all_kinds(rows * stride, 7);
         let a = Rows::new(&data, stride);
+        // A pair of others on both sides.
         let mut expected = Vec::new();
         for row in 0..rows {
             let pairs = a.row(row, k).chunks(2);
+            expected.push(Pair(1));
             expected.extend(pairs.map(|x| Pair::new(x[0], x.get(1).copied().unwrap_or(0.0))));
+            expected.push(Pair(1));
         }
         for set in InstructionSet::available() {
-            let mut got = vec![Pair(1); expected.len() + 1];
-            let (own, beyond) = got.split_at_mut(expected.len());
-            round_rows(set, a, rows, k, own);
-            assert_eq!((&*own, &*beyond), (&expected[..], &[Pair(1)][..]), "{set}, {k}");
+            let mut got = vec![Pair(1); expected.len()];
+            let to = Columns {
+                at: 1,
+                depth: depth + 2,
+            };
+            assert_eq!(round(set, a, [rows, k], to, &mut got), depth + 1);
+            assert_eq!(got, expected, "{set}, {k}");
         }
     }
 }

@@ -118,8 +118,32 @@ impl Bf16Weights {
         }
     }
 
+    /// For rows that go on with those of `below`, which has as many columns.
+    pub fn over(&self, below: &Self) -> Self {
+        assert_eq!(self.n(), below.n(), "both are for the same sums");
+        let of = |weights: &Self, panel: usize| {
+            let depth = weights.depth();
+            weights.packed.lines[panel * depth..(panel + 1) * depth].to_vec()
+        };
+        let panels = 0..self.n().div_ceil(LANES);
+        let lines = panels.flat_map(|panel| [of(self, panel), of(below, panel)].concat());
+        Self {
+            packed: Packed {
+                lines: lines.collect(),
+                k: 2 * self.depth() + below.k(),
+                n: self.n(),
+            },
+            least: self.least.min(below.least),
+        }
+    }
+
     pub fn k(&self) -> usize {
         self.packed.k
+    }
+
+    /// Pairs of a column.
+    pub fn depth(&self) -> usize {
+        self.packed.k.div_ceil(2)
     }
 
     pub fn n(&self) -> usize {

@@ -20,11 +20,11 @@ pub enum Start<'a> {
     Rows(Rows<'a>),
 }
 
-/// `rows` rows of `a` times `weights`.
+/// `rows` rows of `a` times `weights`; `a` are rounded rows, one right after the other, where the weights are in bf16.
 #[derive(Clone, Copy, Debug)]
-pub struct Product<'a, W = Packed> {
+pub struct Product<'a, W = Packed, A = Rows<'a>> {
     pub rows: usize,
-    pub a: Rows<'a>,
+    pub a: A,
     pub weights: &'a W,
     pub start: Start<'a>,
     pub relu: bool,
@@ -63,7 +63,9 @@ pub fn multiply(set: InstructionSet, product: &Product<'_>, out: &mut RowsMut<'_
     if product.rows == 0 || n == 0 {
         return;
     }
-    product.check(set, [k, n], out);
+    product.check(set, n, out);
+    assert!(product.a.index.is_none(), "a product takes its rows in order");
+    product.a.check(product.rows, k);
     let a = (product.a.data.as_ptr(), product.a.stride, k);
     let job = product.job(a, product.weights, out);
     // SAFETY: the machine has the instruction set, and all rows of `a`, `start` and `out` are inside, as was checked.
@@ -78,24 +80,18 @@ pub fn multiply(set: InstructionSet, product: &Product<'_>, out: &mut RowsMut<'_
     }
 }
 
-/// The same in bf16 ([`mod@bf16`]); `pairs` is memory for the rounded rows, used again from call to call.
+/// The same in bf16 ([`mod@bf16`]), with rows as [`bf16::round`] makes them.
 pub fn multiply_bf16(
     set: InstructionSet,
-    product: &Product<'_, Bf16Weights>,
-    pairs: &mut Vec<Pair>,
+    product: &Product<'_, Bf16Weights, &[Pair]>,
     out: &mut RowsMut<'_>,
 ) {
-    let (k, n) = (product.weights.k(), product.weights.n());
+    let (depth, n) = (product.weights.depth(), product.weights.n());
     if product.rows == 0 || n == 0 {
         return;
     }
-    product.check(set, [k, n], out);
-    let depth = k.div_ceil(2);
-    if pairs.len() < product.rows * depth {
-        pairs.resize(product.rows * depth, Pair::default());
-    }
-    let pairs = &mut pairs[..product.rows * depth];
-    bf16::round_rows(set, product.a, product.rows, k, pairs);
+    product.check(set, n, out);
+    let pairs = &product.a[..product.rows * depth];
     let plain =
         matches!(set, InstructionSet::Avx2 | InstructionSet::Avx512) && product.stays_normal(set, pairs);
     let job = product.job((pairs.as_ptr(), depth, depth), &product.weights.packed, out);
@@ -115,12 +111,10 @@ pub fn multiply_bf16(
     }
 }
 
-impl<W> Product<'_, W> {
-    /// Panics where a row is not inside, or the machine lacks the instruction set.
-    fn check(&self, set: InstructionSet, [k, n]: [usize; 2], out: &RowsMut<'_>) {
+impl<W, A> Product<'_, W, A> {
+    /// Panics where a row of `start` or `out` is not inside, or the machine lacks the instruction set.
+    fn check(&self, set: InstructionSet, n: usize, out: &RowsMut<'_>) {
         assert!(set.is_here(), "this machine has no {set}");
-        assert!(self.a.index.is_none(), "a product takes its rows in order");
-        self.a.check(self.rows, k);
         out.check(self.rows, n);
         match self.start {
             Start::Zero => {}
@@ -129,7 +123,7 @@ impl<W> Product<'_, W> {
         }
     }
 
-    /// After [`Self::check`]; `a` are the rows, their stride, and units of a row.
+    /// After all was checked; `a` are the rows, their stride, and units of a row.
     fn job<U>(
         &self,
         (a, a_stride, k): (*const U, usize, usize),
@@ -166,7 +160,7 @@ impl<W> Product<'_, W> {
     }
 }
 
-impl Product<'_, Bf16Weights> {
+impl<A> Product<'_, Bf16Weights, A> {
     /// Whether sums cannot become denormal ([`bf16::stays_normal`]).
     fn stays_normal(&self, set: InstructionSet, pairs: &[Pair]) -> bool {
         let (mut factor, mut start) = (u32::MAX, u32::MAX);

@@ -2,10 +2,10 @@
 
 use super::run::{Block, Run, Scratch};
 use super::step::{
-    Batched, Copy, IdGroup, Kind, Linear, Memory, Place, Recurrent, Start, Step, View, Weights,
+    Batched, Copy, Factor, IdGroup, Kind, Linear, Memory, Place, Recurrent, Start, Step, View, Weights,
 };
 use crate::interpret::EvalError;
-use crate::kernel::{self, Ids, Norm, Product, Rows, RowsMut, Sequence};
+use crate::kernel::{self, Columns, Ids, Norm, Pair, Product, Rows, RowsMut, Sequence};
 
 impl Run<'_> {
     pub(super) fn compute(
@@ -78,7 +78,6 @@ impl Run<'_> {
     }
 
     fn product(&self, linear: &Linear, block: &Block<'_>, scratch: &Scratch, out: &mut RowsMut<'_>) {
-        let mut a = self.rows(&linear.a, block, scratch);
         let mut start = match &linear.start {
             Start::Zero => kernel::Start::Zero,
             Start::Row(row) => kernel::Start::Row(row),
@@ -87,35 +86,50 @@ impl Run<'_> {
         // Of a row with several parts everything lies together.
         let [k, n] = linear.weights.sizes();
         if linear.parts > 1 {
-            a.stride = k;
             out.stride = n;
             if let kernel::Start::Rows(rows) = &mut start {
                 rows.stride = n;
             }
         }
+        let a = |factor: &Factor| {
+            let mut rows = self.rows(&factor.view, block, scratch);
+            if linear.parts > 1 {
+                rows.stride = k;
+            }
+            rows
+        };
         let (rows, relu) = (block.rows * linear.parts, linear.relu);
         match &linear.weights {
             Weights::F32(weights) => {
-                let weights = weights.as_ref();
+                let [own] = &linear.a[..] else { return };
                 let product = Product {
                     rows,
-                    a,
-                    weights,
+                    a: a(own),
+                    weights: weights.as_ref(),
                     start,
                     relu,
                 };
                 kernel::multiply(self.set, &product, out);
             }
             Weights::Bf16(weights) => {
-                let weights = weights.as_ref();
+                let mut pairs = scratch.pairs.borrow_mut();
+                let depth = weights.depth();
+                if pairs.len() < rows * depth {
+                    pairs.resize(rows * depth, Pair::default());
+                }
+                let mut at = 0;
+                for factor in &linear.a {
+                    let to = Columns { at, depth };
+                    at = kernel::round(self.set, a(factor), [rows, factor.width], to, &mut pairs);
+                }
                 let product = Product {
                     rows,
-                    a,
-                    weights,
+                    a: pairs.as_slice(),
+                    weights: weights.as_ref(),
                     start,
                     relu,
                 };
-                kernel::multiply_bf16(self.set, &product, &mut scratch.pairs.borrow_mut(), out);
+                kernel::multiply_bf16(self.set, &product, out);
             }
         }
     }

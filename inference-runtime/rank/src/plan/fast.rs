@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Precision;
 use super::compile::Compiler;
 use super::layout::{self, Cell, Moved};
-use super::step::{IdGroup, Kind, Linear, Operand, Stage, Start, Weights};
+use super::step::{Factor, IdGroup, Kind, Linear, Operand, Stage, Start, Weights};
 use crate::interpret;
 use crate::ir::{Binary, Extent, Node, Op, Reduction, Unary, ValueId};
 use crate::kernel::{self, Bf16Weights, Packed};
@@ -139,8 +139,8 @@ impl Compiler<'_> {
         };
         let out = self.output(node)?;
         self.roots[out.0].pinned = parts > 1;
-        let linear = Linear {
-            a,
+        let mut linear = Linear {
+            a: vec![Factor { view: a, width: k }],
             parts,
             weights: match self.precision {
                 Precision::F32 => Weights::F32(Arc::new(Packed::new(matrix, k, n))),
@@ -149,8 +149,39 @@ impl Compiler<'_> {
             start,
             relu: false,
         };
-        self.push(node, Kind::Product(linear), Some(out), 2 * parts * k * n);
+        let flop = 2 * parts * k * n + self.with_start(&mut linear, node);
+        self.push(node, Kind::Product(linear), Some(out), flop);
         Some(())
+    }
+
+    /// Where a product in bf16 goes on with the sums of another, which nobody else reads, both become one: rows are rounded into other memory
+    /// anyway, so their columns need not lie together. Gives the operations that the other one was.
+    fn with_start(&mut self, linear: &mut Linear, node: &Node) -> usize {
+        let (Start::Rows(view), Weights::Bf16(own), 1) = (&linear.start, &linear.weights, linear.parts)
+        else {
+            return 0;
+        };
+        let first = node.inputs.get(2).and_then(|id| self.sole(*id));
+        let stage = self.stage(node.outputs[0]);
+        let Some(at) = self
+            .steps
+            .iter()
+            .rposition(|step| step.out == first && step.stage == stage)
+        else {
+            return 0;
+        };
+        let Kind::Product(before) = &self.steps[at].kind else {
+            return 0;
+        };
+        let whole = first == Some(view.root) && view.from == 0;
+        let (Weights::Bf16(weights), false, 1, true) = (&before.weights, before.relu, before.parts, whole)
+        else {
+            return 0;
+        };
+        linear.weights = Weights::Bf16(Arc::new(weights.over(own)));
+        linear.a.splice(0..0, before.a.iter().copied());
+        linear.start = before.start.clone();
+        self.steps.remove(at).flop
     }
 
     fn start(&mut self, node: &Node, (parts, n): (usize, usize), stage: Stage) -> Option<Start> {

@@ -100,10 +100,18 @@ impl Weights {
     }
 }
 
+/// Columns of a product's rows that lie in one root.
+#[derive(Clone, Copy, Debug)]
+pub struct Factor {
+    pub view: View,
+    pub width: usize,
+}
+
 /// Rows times a constant matrix: `parts` products for each row.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    pub a: View,
+    /// Side by side; one, unless the weights are in bf16.
+    pub a: Vec<Factor>,
     pub parts: usize,
     pub weights: Weights,
     pub start: Start,
@@ -204,10 +212,18 @@ impl Step {
         };
         match &self.kind {
             Kind::Gather { ids, .. } => ids.iter().map(|group| group.root).collect(),
-            Kind::Product(linear) => match linear.start {
-                Start::Rows(view) => vec![linear.a.root, view.root],
-                _ => vec![linear.a.root],
-            },
+            Kind::Product(linear) => {
+                let start = match linear.start {
+                    Start::Rows(view) => Some(view.root),
+                    _ => None,
+                };
+                linear
+                    .a
+                    .iter()
+                    .map(|factor| factor.view.root)
+                    .chain(start)
+                    .collect()
+            }
             Kind::Copy(copies) => copies.iter().map(|copy| copy.view.root).collect(),
             Kind::Batched(batched) => {
                 let operands = [Some(&batched.a), batched.start.as_ref()];

@@ -4,8 +4,9 @@ use crate::kernel::InstructionSet;
 type Fused = fn(f32, f32, f32) -> f32;
 
 /// One accumulator an output, in the order of k: what a product is.
-fn by_definition<W>(
-    job: &Product<'_, W>,
+fn by_definition<W, A>(
+    job: &Product<'_, W, A>,
+    a: Rows<'_>,
     out: &mut [f32],
     (matrix, [k, n]): (&[f32], [usize; 2]),
     (rounded, fused): (fn(f32) -> f32, Fused),
@@ -18,11 +19,7 @@ fn by_definition<W>(
                 Start::Rows(rows) => rows.row(row, n)[column],
             };
             for at in 0..k {
-                sum = fused(
-                    rounded(job.a.row(row, k)[at]),
-                    rounded(matrix[at * n + column]),
-                    sum,
-                );
+                sum = fused(rounded(a.row(row, k)[at]), rounded(matrix[at * n + column]), sum);
             }
             out[row * n + column] = if job.relu && sum < 0.0 { 0.0 } else { sum };
         }
@@ -107,8 +104,12 @@ impl Case {
         cases
     }
 
-    fn products<'a, W>(&'a self, weights: &'a W) -> [Product<'a, W>; 4] {
-        let [rows, k, n] = self.sizes;
+    fn rows(&self) -> Rows<'_> {
+        Rows::new(&self.a, self.sizes[1] + 3)
+    }
+
+    fn products<'a, W, A: Copy>(&'a self, weights: &'a W, a: A) -> [Product<'a, W, A>; 4] {
+        let [rows, _, n] = self.sizes;
         let indexed = Rows {
             data: &self.starts,
             stride: n + 1,
@@ -122,12 +123,31 @@ impl Case {
         ];
         let product = |start| Product {
             rows,
-            a: Rows::new(&self.a, k + 3),
+            a,
             weights,
             start,
             relu: self.relu,
         };
         starts.map(product)
+    }
+
+    /// Weights for the first columns of the rows, and for the others.
+    fn cut(&self, first: usize) -> Bf16Weights {
+        let [_, k, n] = self.sizes;
+        let (above, below) = self.matrix.split_at(first * n);
+        Bf16Weights::new(above, first, n).over(&Bf16Weights::new(below, k - first, n))
+    }
+
+    fn rounded(&self, set: InstructionSet, first: usize) -> Vec<Pair> {
+        let [rows, k, _] = self.sizes;
+        let depth = first.div_ceil(2) + (k - first).div_ceil(2);
+        let mut pairs = vec![Pair::default(); rows * depth];
+        let mut at = 0;
+        for (from, width) in [(0, first), (first, k - first)] {
+            let a = Rows::new(&self.a[from.min(self.a.len())..], k + 3);
+            at = bf16::round(set, a, [rows, width], bf16::Columns { at, depth }, &mut pairs);
+        }
+        pairs
     }
 
     fn compare(&self, expected: &[f32], set: InstructionSet, multiply: impl Fn(&mut RowsMut<'_>)) {
@@ -151,10 +171,16 @@ fn every_instruction_set_gives_the_bits_of_the_definition() {
     for case in Case::all() {
         let [rows, k, n] = case.sizes;
         let weights = Packed::new(&case.matrix, k, n);
-        for job in case.products(&weights) {
+        for job in case.products(&weights, case.rows()) {
             let mut expected = vec![0.0; rows * n];
             let fused: Fused = |x, y, sum| x.mul_add(y, sum);
-            by_definition(&job, &mut expected, (&case.matrix, [k, n]), (|x| x, fused));
+            by_definition(
+                &job,
+                case.rows(),
+                &mut expected,
+                (&case.matrix, [k, n]),
+                (|x| x, fused),
+            );
             for set in InstructionSet::available() {
                 case.compare(&expected, set, |out| multiply(set, &job, out));
             }
@@ -164,7 +190,6 @@ fn every_instruction_set_gives_the_bits_of_the_definition() {
 
 #[test]
 fn every_instruction_set_gives_the_bits_of_the_definition_in_bf16() {
-    let mut pairs = Vec::new();
     for case in Case::all() {
         let [rows, k, n] = case.sizes;
         if k == 0 {
@@ -172,20 +197,28 @@ fn every_instruction_set_gives_the_bits_of_the_definition_in_bf16() {
         }
         let weights = Bf16Weights::new(&case.matrix, k, n);
         assert_eq!(weights.bytes(), 4 * k.div_ceil(2) * n.next_multiple_of(LANES));
-        for job in case.products(&weights) {
+        for job in case.products(&weights, &[][..]) {
             let mut expected = vec![0.0; rows * n];
             let rounded = |x: f32| Pair::new(x, 0.0).first();
             by_definition(
                 &job,
+                case.rows(),
                 &mut expected,
                 (&case.matrix, [k, n]),
                 (rounded, bf16::multiply_add),
             );
-            for set in InstructionSet::available() {
-                let pairs = std::cell::RefCell::new(&mut pairs);
-                case.compare(&expected, set, |out| {
-                    multiply_bf16(set, &job, &mut pairs.borrow_mut(), out);
-                });
+            // Columns that come from one place, or from two, as many of each or not.
+            for first in [k, k / 2, 1] {
+                let weights = case.cut(first);
+                for set in InstructionSet::available() {
+                    let pairs = case.rounded(set, first);
+                    let job = Product {
+                        a: &pairs[..],
+                        weights: &weights,
+                        ..job
+                    };
+                    case.compare(&expected, set, |out| multiply_bf16(set, &job, out));
+                }
             }
         }
     }
