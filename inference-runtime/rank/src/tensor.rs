@@ -12,6 +12,8 @@ pub enum Element {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Data {
     F32(Vec<f32>),
+    /// The upper halves of F32 whose lower ones are 0: bf16. Only inputs are; what is made of them is F32.
+    Bf16(Vec<u16>),
     /// Of I64 and I32.
     Int(Vec<i64>),
     Bool(Vec<bool>),
@@ -21,6 +23,7 @@ impl Data {
     pub fn len(&self) -> usize {
         match self {
             Data::F32(values) => values.len(),
+            Data::Bf16(values) => values.len(),
             Data::Int(values) => values.len(),
             Data::Bool(values) => values.len(),
         }
@@ -45,6 +48,16 @@ impl Tensor {
             element: Element::F32,
             shape,
             data: Data::F32(values),
+        }
+    }
+
+    /// Numbers of F32 by their upper halves.
+    pub fn bf16(shape: Vec<usize>, halves: Vec<u16>) -> Self {
+        debug_assert_eq!(shape.iter().product::<usize>(), halves.len());
+        Self {
+            element: Element::F32,
+            shape,
+            data: Data::Bf16(halves),
         }
     }
 
@@ -107,6 +120,7 @@ impl Tensor {
     pub fn pick(&self, shape: Vec<usize>, indices: impl Iterator<Item = usize>) -> Tensor {
         let data = match &self.data {
             Data::F32(values) => Data::F32(indices.map(|index| values[index]).collect()),
+            Data::Bf16(halves) => Data::F32(indices.map(|index| widened(halves[index])).collect()),
             Data::Int(values) => Data::Int(indices.map(|index| values[index]).collect()),
             Data::Bool(values) => Data::Bool(indices.map(|index| values[index]).collect()),
         };
@@ -118,11 +132,25 @@ impl Tensor {
         }
     }
 
+    /// The same numbers, not in bf16.
+    pub fn into_wide(mut self) -> Tensor {
+        if let Data::Bf16(halves) = &self.data {
+            self.data = Data::F32(halves.iter().copied().map(widened).collect());
+        }
+        self
+    }
+
     pub fn reshaped(mut self, shape: Vec<usize>) -> Tensor {
         debug_assert_eq!(shape.iter().product::<usize>(), self.count());
         self.shape = shape;
         self
     }
+}
+
+/// The number of this upper half.
+#[inline(always)]
+pub fn widened(half: u16) -> f32 {
+    f32::from_bits(u32::from(half) << 16)
 }
 
 fn wrap_i32(value: i64) -> i64 {

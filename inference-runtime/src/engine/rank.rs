@@ -214,6 +214,7 @@ fn into_own(tensor: Tensor) -> Option<own::Tensor> {
     let shape = tensor.shape;
     Some(match tensor.data {
         Data::F32(values) => own::Tensor::f32(shape, values),
+        Data::U16(halves) => own::Tensor::bf16(shape, halves),
         Data::I64(values) => own::Tensor::i64(shape, values),
         Data::I32(values) => {
             own::Tensor::int(Element::I32, shape, values.into_iter().map(i64::from).collect())
@@ -224,8 +225,10 @@ fn into_own(tensor: Tensor) -> Option<own::Tensor> {
 }
 
 fn from_own(tensor: own::Tensor) -> Tensor {
+    let tensor = tensor.into_wide();
     let data = match (tensor.data, tensor.element) {
         (own::Data::F32(values), _) => Data::F32(values),
+        (own::Data::Bf16(_), _) => unreachable!("it was made wide"),
         (own::Data::Bool(values), _) => Data::Bool(values),
         // They are kept within 32 bits.
         #[allow(clippy::cast_possible_truncation)]

@@ -7,6 +7,7 @@ use crate::tensor::{Data, Element, Tensor, Walk};
 pub fn unary(unary: Unary, x: &Tensor) -> Result<Tensor, EvalError> {
     let shape = x.shape.clone();
     match &x.data {
+        Data::Bf16(_) => self::unary(unary, &x.clone().into_wide()),
         Data::Bool(values) => Ok(Tensor::bool(shape, values.iter().map(|value| !value).collect())),
         Data::Int(values) => {
             let function = match unary {
@@ -190,6 +191,7 @@ pub fn cast(to: Element, x: &Tensor) -> Tensor {
     let shape = x.shape.clone();
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // the meaning of a cast
     match (&x.data, to) {
+        (Data::Bf16(_), _) => cast(to, &x.clone().into_wide()),
         (Data::F32(values), Element::F32) => Tensor::f32(shape, values.clone()),
         (Data::F32(values), Element::Bool) => {
             Tensor::bool(shape, values.iter().map(|value| *value != 0.0).collect())

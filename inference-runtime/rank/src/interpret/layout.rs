@@ -76,6 +76,7 @@ pub fn concat(axis: usize, inputs: &[&Tensor]) -> Result<Tensor, EvalError> {
         Data::F32(_) => join!(F32),
         Data::Int(_) => join!(Int),
         Data::Bool(_) => join!(Bool),
+        Data::Bf16(_) => join!(Bf16),
     };
     Ok(Tensor {
         element: inputs[0].element,

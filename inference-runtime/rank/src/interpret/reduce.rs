@@ -42,7 +42,7 @@ pub fn reduce(reduction: Reduction, axes: &[usize], keep: bool, x: &Tensor) -> R
                 .ok_or_else(|| EvalError::element("Reduce", x.element))?;
             Ok(Tensor::int(x.element, shape, values))
         }
-        Data::Bool(_) => Err(EvalError::element("Reduce", x.element)),
+        Data::Bf16(_) | Data::Bool(_) => Err(EvalError::element("Reduce", x.element)),
     }
 }
 
@@ -173,7 +173,7 @@ pub fn cum_sum(axis: usize, x: &Tensor) -> Result<Tensor, EvalError> {
                 .filter(|i| !first(*i))
                 .for_each(|i| values[i] = values[i].wrapping_add(values[i - inner]));
         }
-        Data::Bool(_) => return Err(EvalError::element("CumSum", x.element)),
+        Data::Bf16(_) | Data::Bool(_) => return Err(EvalError::element("CumSum", x.element)),
     }
     Ok(result)
 }

@@ -6,6 +6,7 @@
 //! processors do it), whatever modes of rounding and flushing the thread has.
 
 use super::{InstructionSet, Rows, on_each_set};
+use crate::tensor::widened;
 
 /// Two neighbours of K as one instruction takes them: the first in the upper half.
 #[repr(transparent)]
@@ -118,6 +119,18 @@ fn by_bits_body(a: Rows<'_>, [rows, k]: [usize; 2], to: Columns, pairs: &mut [Pa
         if let (Some(pair), [first]) = (pairs.last_mut(), rest) {
             *pair = Pair::new(*first, 0.0);
         }
+    }
+}
+
+on_each_set! {
+    /// Numbers by their upper halves.
+    widen(halves: &[u16], out: &mut [f32]) = widen_body
+}
+
+#[inline(always)]
+fn widen_body(halves: &[u16], out: &mut [f32]) {
+    for (out, half) in out.iter_mut().zip(halves) {
+        *out = widened(*half);
     }
 }
 

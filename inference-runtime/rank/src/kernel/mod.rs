@@ -22,7 +22,7 @@ mod rows;
 mod trees;
 mod vector;
 
-pub use bf16::{Columns, Pair, round};
+pub use bf16::{Columns, Pair, round, widen};
 pub use elementwise::{binary, has_binary, has_unary, unary};
 pub use gather::{Ids, OutsideTable, gather};
 pub use isa::InstructionSet;

@@ -161,6 +161,7 @@ fn typed(element: Element, proto: &TensorProto) -> Data {
 
 pub fn encode(name: &str, tensor: &Tensor) -> TensorProto {
     let raw: Vec<u8> = match &tensor.data {
+        Data::Bf16(_) => return encode(name, &tensor.clone().into_wide()),
         Data::F32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
         Data::Int(values) if tensor.element == Element::I32 => values
             .iter()

@@ -216,7 +216,7 @@ impl Plan {
     }
 
     /// Scores a batch. `segments[pair]` is the request that a pair belongs to: inputs that come once have one row a request,
-    /// the others one a pair. `outputs` are in the order of the model's; their memory is used again.
+    /// the others one a pair. Of F32 may be [`Tensor::bf16`]. `outputs` are in the order of the model's; their memory is used again.
     pub fn run(
         &self,
         inputs: &[Tensor],
@@ -225,7 +225,8 @@ impl Plan {
         outputs: &mut Vec<Tensor>,
     ) -> Result<(), EvalError> {
         if let Rows::Listwise(_) = self.rows {
-            *outputs = interpret::run(&self.graph, inputs)?;
+            let inputs: Vec<Tensor> = inputs.iter().cloned().map(Tensor::into_wide).collect();
+            *outputs = interpret::run(&self.graph, &inputs)?;
             return Ok(());
         }
         let requests = interpret::requests(&self.graph, &self.domains, inputs, segments)?;

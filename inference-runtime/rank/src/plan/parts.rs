@@ -7,6 +7,8 @@ use std::sync::Arc;
 use super::Plan;
 use super::run::{Memories, Run, Scratch};
 use crate::interpret::{self, EvalError};
+use crate::ir::ValueId;
+use crate::pass::domain::Domain;
 use crate::pass::rows::Rows;
 use crate::tensor::Tensor;
 
@@ -35,6 +37,12 @@ impl Plan {
         scratch: &mut Scratch,
     ) -> Result<Begun, EvalError> {
         let requests = interpret::requests(&self.graph, &self.domains, &inputs, &segments)?;
+        // Widened once: the memory for that is the thread's own.
+        let wide = |(input, id): (Tensor, &ValueId)| match self.domains.of(*id) {
+            Domain::Request => input.into_wide(),
+            _ => input,
+        };
+        let inputs: Vec<Tensor> = inputs.into_iter().zip(&self.graph.inputs).map(wide).collect();
         self.of((&inputs, &segments), requests).requests(scratch)?;
         Ok(Begun {
             hoisted: Arc::clone(&scratch.request),

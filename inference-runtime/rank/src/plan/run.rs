@@ -9,9 +9,9 @@ use super::layout::Root;
 use super::step::{Kind, Memory, Operand, Place, Stage, Step, View};
 use crate::interpret::EvalError;
 use crate::ir::{Graph, ValueId};
-use crate::kernel::{InstructionSet, Packed, Pair, Rows};
-use crate::pass::domain::Domains;
-use crate::tensor::Tensor;
+use crate::kernel::{self, InstructionSet, Packed, Pair, Rows};
+use crate::pass::domain::{Domain, Domains};
+use crate::tensor::{Data, Tensor};
 
 /// A worker's memory, used again from run to run.
 #[derive(Debug, Default)]
@@ -19,6 +19,8 @@ pub struct Scratch {
     /// Shared once the requests' steps have written it, by those who score pairs of the run.
     pub(super) request: Arc<Memories>,
     pub(super) pair: Memories,
+    /// Inputs in bf16, widened: those of the request whole, of the pairs the block's rows.
+    wide: Vec<Vec<f32>>,
     /// A matrix that is a value, as the kernel of products reads it.
     pub(super) packed: RefCell<Packed>,
     /// What a kernel keeps while it runs.
@@ -94,6 +96,7 @@ impl Run<'_> {
             rows: self.requests,
             owners: &[],
         };
+        self.widen(&request, scratch);
         self.steps(&request, scratch)
     }
 
@@ -117,11 +120,37 @@ impl Run<'_> {
                 rows: owners.len(),
                 owners,
             };
+            self.widen(&block, scratch);
             self.steps(&block, scratch)?;
             self.append(&block, of, scratch, outputs)?;
             first += owners.len();
         }
         Ok(())
+    }
+
+    /// The block's rows of the inputs that are in bf16.
+    fn widen(&self, block: &Block<'_>, scratch: &mut Scratch) {
+        scratch
+            .wide
+            .resize_with(self.inputs.len().max(scratch.wide.len()), Vec::new);
+        for ((tensor, id), wide) in self.inputs.iter().zip(&self.graph.inputs).zip(&mut scratch.wide) {
+            let (rows, stage) = match self.domains.of(*id) {
+                Domain::Request => (self.requests, Stage::Request),
+                _ => (self.segments.len(), Stage::Pair),
+            };
+            let Data::Bf16(halves) = &tensor.data else {
+                continue;
+            };
+            if stage != block.stage {
+                continue;
+            }
+            let width = halves.len() / rows.max(1);
+            let halves = &halves[block.first * width..][..block.rows * width];
+            if wide.len() < halves.len() {
+                wide.resize(halves.len(), 0.0);
+            }
+            kernel::widen(self.set, halves, wide);
+        }
     }
 
     fn steps(&self, block: &Block<'_>, scratch: &mut Scratch) -> Result<(), EvalError> {
@@ -169,7 +198,10 @@ impl Run<'_> {
     pub(super) fn rows<'b>(&'b self, view: &View, block: &Block<'b>, scratch: &'b Scratch) -> Rows<'b> {
         let place = self.place(view.root);
         let data = match &place.memory {
-            Memory::Input(input) => self.inputs[*input].as_f32(),
+            Memory::Input(input) => match &self.inputs[*input].data {
+                Data::Bf16(_) => Some(scratch.wide[*input].as_slice()),
+                _ => self.inputs[*input].as_f32(),
+            },
             Memory::Slot(id) => slot(scratch, *id, place.stage).and_then(Tensor::as_f32),
             Memory::Constant(tensor) => tensor.as_f32(),
             Memory::Buffer(buffer) => Some(match place.stage {
@@ -204,7 +236,8 @@ impl Run<'_> {
         if !shared && place.stage == Stage::Request && block.stage == Stage::Pair {
             return (0, Some(block.owners));
         }
-        let outside = matches!(place.memory, Memory::Input(_));
+        let in_bf16 = |input: usize| matches!(self.inputs[input].data, Data::Bf16(_));
+        let outside = matches!(place.memory, Memory::Input(input) if !in_bf16(input));
         (if outside { block.first * place.stride } else { 0 }, None)
     }
 

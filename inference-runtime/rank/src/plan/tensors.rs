@@ -61,7 +61,7 @@ impl Run<'_> {
             Argument::Input(input) => {
                 let tensor = &self.inputs[*input];
                 let (Some(axis), Stage::Pair) = (axis, block.stage) else {
-                    return Ok(tensor.clone());
+                    return Ok(tensor.clone().into_wide());
                 };
                 if self.domains.of(id) == Domain::Request {
                     interpret::repeat(tensor, axis, self.requests, block.owners)
