@@ -1,6 +1,6 @@
 //! Rows of a table into their places.
 
-use super::RowsMut;
+use super::{RowsMut, prefetch};
 
 /// Rows of integers.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ pub fn gather(
                 for (start, (column, add)) in starts.iter_mut().zip(columns) {
                     let id = row[*column].wrapping_add(*add);
                     *start = position(id, size)? * width;
-                    prefetch(table, *start, width);
+                    prefetch(&table[*start..*start + width]);
                 }
             }
             for (row, starts) in rows.clone().zip(starts.chunks_exact(columns.len())) {
@@ -96,20 +96,6 @@ fn copy_of<const W: usize>(table: &[f32], starts: &[usize], out: &mut [f32]) {
         }
     }
 }
-
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn prefetch(table: &[f32], start: usize, width: usize) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    const LINE: usize = 16;
-    for at in (0..width).step_by(LINE) {
-        // SAFETY: every x86-64 has the instruction, and it may be given any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(table.as_ptr().wrapping_add(start + at).cast()) }
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn prefetch(_table: &[f32], _start: usize, _width: usize) {}
 
 #[cfg(test)]
 mod tests {
