@@ -15,6 +15,7 @@ pub use tensor::{Data, Datatype, Tensor};
 use std::ops::Range;
 
 use ::rank::pass::vocabulary::Vocabulary;
+use ::rank::tensor::widened;
 
 use crate::failure::LoadFailure;
 
@@ -78,7 +79,8 @@ impl Signature {
     }
 }
 
-/// Inputs of one run, in the order of the layout's slots.
+/// Inputs of one run, in the order of the layout's slots. One of FP32 may be UINT16: the upper halves of its numbers, where an
+/// item table in bf16 has filled it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     pub inputs: Vec<Tensor>,
@@ -96,6 +98,16 @@ impl Batch {
             lists: std::mem::take(&mut self.lists),
             rows: self.rows,
         }
+    }
+
+    /// With FP32 wherever the model takes it.
+    pub fn wide(mut self, layout: &Layout) -> Batch {
+        for (tensor, slot) in self.inputs.iter_mut().zip(&layout.slots) {
+            if let (Datatype::F32, Data::U16(halves)) = (slot.spec.datatype, &tensor.data) {
+                tensor.data = Data::F32(halves.iter().copied().map(widened).collect());
+            }
+        }
+        self
     }
 
     /// The list that each pair belongs to.

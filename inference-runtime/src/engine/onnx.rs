@@ -192,7 +192,7 @@ struct OnnxEngine {
 impl Engine for OnnxEngine {
     fn run(&mut self, batch: Batch, outputs: &mut Outputs) -> Result<(), RunError> {
         // ONNX Runtime knows of no lists.
-        let tensors = self.layout.repeated(batch);
+        let tensors = self.layout.repeated(batch.wide(&self.layout));
         let mut inputs: Vec<(&str, SessionInputValue<'_>)> = Vec::with_capacity(tensors.len());
         for (name, tensor) in self.names.iter().zip(&tensors) {
             let value = view(tensor).map_err(|error| RunError::Failed(format!("input {name:?}: {error}")))?;

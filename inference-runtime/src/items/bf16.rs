@@ -14,12 +14,6 @@ pub fn bytes(values: &[f32]) -> Result<Vec<u8>, usize> {
     Ok(bytes)
 }
 
-pub fn append(bytes: &[u8], values: &mut Vec<f32>) {
-    let (halves, _) = bytes.as_chunks::<2>();
-    let value = |half: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(*half)) << 16);
-    values.extend(halves.iter().map(value));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -27,9 +21,8 @@ mod tests {
     #[test]
     fn rounded_to_nearest_even() {
         let kept = |value: f32| {
-            let mut values = Vec::new();
-            append(&bytes(&[value]).unwrap(), &mut values);
-            values[0].to_bits()
+            let half = bytes(&[value]).unwrap().try_into().unwrap();
+            rank::tensor::widened(u16::from_le_bytes(half)).to_bits()
         };
         for (bits, expected) in [
             (0, 0),

@@ -21,11 +21,14 @@ use serde::Deserialize;
 pub use delta::Updated;
 pub use load::{DELTAS, FOLDER, file};
 
-use crate::engine::layout::{Place, Slot};
+use crate::engine::layout::{self, Slot};
 use crate::engine::{Data, Datatype, Dim, Layout, Signature, Tensor, TensorSpec};
 use crate::ids::IdRules;
 use crate::protocol::ApiError;
-use snapshot::{RowType, Snapshot};
+use snapshot::{Place, RowType, Snapshot};
+
+/// Items of which all rows are on the way from memory before the first is copied.
+const TOGETHER: usize = 256;
 
 /// `itemTable` of config.yaml.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -154,8 +157,8 @@ fn fill(name: &str, signature: &Signature, layout: &Layout) -> Result<Fill, Stri
         let shape = slot.spec.protocol_shape();
         format!("{name:?} has shape {shape:?}; a table has inputs of fixed size")
     })?;
-    let of_place = |place: &Place| match place {
-        Place::Whole(slot) | Place::Split { item: slot, .. } => *slot == index,
+    let of_place = |place: &layout::Place| match place {
+        layout::Place::Whole(slot) | layout::Place::Split { item: slot, .. } => *slot == index,
     };
     let input = layout.places.iter().position(of_place);
     let input = input.map_or(name, |input| signature.inputs[input].name.as_str());
@@ -239,26 +242,7 @@ impl ItemTable {
                 fill.name()
             )));
         }
-        let snapshot = self.newest.load();
-        let mut places = Vec::with_capacity(ids.len());
-        let mut default = None;
-        for (index, place) in snapshot.find(&ids).into_iter().enumerate() {
-            let place = place.or_else(|| {
-                self.unknown.fetch_add(1, Ordering::Relaxed);
-                default = default.or_else(|| snapshot.place(self.default_id?));
-                default
-            });
-            places.push(place.ok_or_else(|| {
-                invalid(format!(
-                    " has id {} at element {index}, which is not in the item table (revision {:?}, {} items); add the \
-                     item, or name one that stands in as itemTable.defaultId in config.yaml",
-                    ids[index],
-                    snapshot.stamp.revision,
-                    snapshot.count()
-                ))
-            })?);
-        }
-        for (fill, data) in self.fills.iter().zip(snapshot.rows(&places)) {
+        for (fill, data) in self.fills.iter().zip(self.rows(&ids).map_err(invalid)?) {
             let mut shape = vec![ids.len()];
             shape.extend(fill.slot.spec.dims[1..].iter().map(|dim| match dim {
                 Dim::Fixed(size) => *size,
@@ -267,6 +251,37 @@ impl ItemTable {
             given.push((fill.name().to_owned(), Tensor { shape, data }));
         }
         Ok(Some(ids))
+    }
+
+    /// For each filled input the rows of `ids`.
+    fn rows(&self, ids: &[i64]) -> Result<Vec<Data>, String> {
+        let snapshot = self.newest.load();
+        let mut rows = snapshot.no_rows(ids.len());
+        let mut places = Vec::with_capacity(ids.len().min(TOGETHER));
+        for (block, own) in ids.chunks(TOGETHER).enumerate() {
+            places.clear();
+            for (index, place) in snapshot.find(own).enumerate() {
+                let place = place.or_else(|| self.stand_in(&snapshot));
+                places.push(place.ok_or_else(|| {
+                    format!(
+                        " has id {} at element {}, which is not in the item table (revision {:?}, {} items); add the \
+                         item, or name one that stands in as itemTable.defaultId in config.yaml",
+                        own[index],
+                        block * TOGETHER + index,
+                        snapshot.stamp.revision,
+                        snapshot.count()
+                    )
+                })?);
+            }
+            snapshot.append(&places, &mut rows);
+        }
+        Ok(rows)
+    }
+
+    /// For an item that is not in the table.
+    fn stand_in(&self, snapshot: &Snapshot) -> Option<Place> {
+        self.unknown.fetch_add(1, Ordering::Relaxed);
+        snapshot.place(self.default_id?)
     }
 }
 

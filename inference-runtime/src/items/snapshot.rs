@@ -1,14 +1,18 @@
 //! One state of an item table. It never changes: a delta makes another, which shares with it what the delta leaves alone.
 //!
-//! Items lie in buckets by a hash of their ids, a few to each. A bucket has two blocks: its ids, so that who looks one up
-//! reads through a handful of them; and the rows, all those of an item side by side, so that they come from one place of
+//! Items lie in buckets by a hash of their ids, a few to each. A bucket has its ids, so that who looks one up
+//! reads through a handful of them; and behind them the rows, all those of an item side by side, so that they come from one place of
 //! the memory. A delta copies the buckets that it touches and none else (1,000 of a million items: 2 % of the rows).
+//!
+//! Buckets of a table that was loaded share memory in huge pages: with small ones, each item's address would be one to
+//! be looked up in memory too. Those of a delta have memory of their own; when they are most, all are packed anew.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::bf16;
+use rank::kernel::{LINE, Lines, prefetch};
+
 use crate::engine::{Data, Datatype};
 use crate::model::digest::Digest;
 
@@ -16,10 +20,12 @@ use crate::model::digest::Digest;
 const FILL: usize = 16;
 /// Items of a bucket on average beyond which there are to be more buckets.
 const FULL: usize = 64;
-/// Items that are looked for, or copied, together: all their cache misses are under way at once.
-const TOGETHER: usize = 32;
-/// Bytes that the memory gives at once.
-const LINE: usize = 64;
+/// Items ahead of the one that is looked for: their ids are on the way from memory.
+const AHEAD: usize = 16;
+/// Bytes of memory that buckets share, but for the last ones.
+const SHARED: usize = 16 << 20;
+/// Bytes of an id.
+const ID: usize = size_of::<i64>();
 
 /// Items and their rows.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,11 +53,9 @@ impl RowType {
         self.width * element
     }
 
-    fn append(self, bytes: &[u8], to: &mut Data) {
-        match to {
-            Data::F32(values) if self.half => bf16::append(bytes, values),
-            _ => to.append_bytes(bytes),
-        }
+    /// Of its rows in a batch.
+    fn datatype(self) -> Datatype {
+        if self.half { Datatype::U16 } else { self.datatype }
     }
 }
 
@@ -75,10 +79,90 @@ pub struct Snapshot {
     pub stamp: Stamp,
     count: usize,
     inputs: Vec<RowType>,
-    /// By bucket; their number is a power of two.
-    ids: Vec<Arc<[i64]>>,
-    /// By bucket, the rows of its items for all inputs.
-    blocks: Vec<Arc<[u8]>>,
+    /// Their number is a power of two.
+    buckets: Vec<Bucket>,
+    /// Buckets that deltas have given memory of their own.
+    apart: usize,
+}
+
+/// The ids of some items, and behind them the rows of each for all inputs.
+#[derive(Clone)]
+struct Bucket {
+    memory: Arc<Lines>,
+    /// Where it begins.
+    line: u32,
+    /// Items.
+    count: u32,
+}
+
+impl Bucket {
+    fn bytes(&self) -> &[u8] {
+        &self.memory.bytes()[self.line as usize * LINE..]
+    }
+
+    fn ids(&self) -> &[[u8; ID]] {
+        &self.bytes().as_chunks().0[..self.count as usize]
+    }
+
+    /// Whether others are in the same memory; its rows have `bytes`.
+    fn shares(&self, bytes: usize) -> bool {
+        let count = self.count as usize;
+        self.memory.bytes().len() > rows_at(count) + count * bytes
+    }
+
+    /// Of rows that have `bytes`.
+    fn row(&self, row: usize, bytes: usize) -> &[u8] {
+        let start = rows_at(self.count as usize) + row * bytes;
+        &self.bytes()[start..start + bytes]
+    }
+}
+
+/// Where the rows of a bucket with so many items begin in it.
+fn rows_at(count: usize) -> usize {
+    (count * ID).next_multiple_of(LINE)
+}
+
+/// Puts one bucket after the other into memory.
+#[derive(Default)]
+struct Packer {
+    bytes: Vec<u8>,
+    /// Those in `bytes`, by line and items.
+    open: Vec<(u32, u32)>,
+    done: Vec<Bucket>,
+}
+
+impl Packer {
+    /// Items with the ids `ids`, of which `append` appends the rows, one after the other.
+    fn pack(&mut self, ids: &[i64], row_bytes: usize, append: impl FnOnce(&mut Vec<u8>)) {
+        let size = rows_at(ids.len()) + ids.len() * row_bytes;
+        if self.bytes.len() + size > SHARED {
+            self.close();
+        }
+        self.bytes.resize(self.bytes.len().next_multiple_of(LINE), 0);
+        let start = self.bytes.len();
+        let number = |number: usize| u32::try_from(number).expect("far less memory than 256 GiB is shared");
+        self.open.push((number(start / LINE), number(ids.len())));
+        ids.iter()
+            .for_each(|id| self.bytes.extend_from_slice(&id.to_ne_bytes()));
+        self.bytes.resize(start + rows_at(ids.len()), 0);
+        append(&mut self.bytes);
+    }
+
+    fn close(&mut self) {
+        let memory = Arc::new(Lines::new(&self.bytes));
+        self.bytes.clear();
+        let bucket = |(line, count)| Bucket {
+            memory: Arc::clone(&memory),
+            line,
+            count,
+        };
+        self.done.extend(self.open.drain(..).map(bucket));
+    }
+
+    fn buckets(mut self) -> Vec<Bucket> {
+        self.close();
+        self.done
+    }
 }
 
 /// Where an item of a changed bucket is from.
@@ -109,25 +193,23 @@ impl Snapshot {
             .map(|item| (bucket(items.ids[item], buckets), item))
             .collect();
         order.sort_unstable();
-        let mut ids = Vec::with_capacity(buckets);
-        let mut blocks = Vec::with_capacity(buckets);
+        let mut packer = Packer::default();
         let mut rest = order.as_slice();
         for bucket in 0..buckets {
-            let (own, after) = rest.split_at(rest.partition_point(|(other, _)| *other == bucket));
-            ids.push(own.iter().map(|(_, item)| items.ids[*item]).collect());
-            let mut block =
-                Vec::with_capacity(own.len() * inputs.iter().map(|row| row.bytes()).sum::<usize>());
-            own.iter()
-                .for_each(|(_, item)| items.append(inputs, *item, &mut block));
-            blocks.push(block.into());
+            let (own, after) = rest.split_at(rest.iter().take_while(|(other, _)| *other == bucket).count());
+            let ids: Vec<i64> = own.iter().map(|(_, item)| items.ids[*item]).collect();
+            packer.pack(&ids, item_bytes(inputs), |block| {
+                own.iter()
+                    .for_each(|(_, item)| items.append(inputs, *item, block));
+            });
             rest = after;
         }
         Self {
             stamp,
             count,
             inputs: inputs.to_vec(),
-            ids,
-            blocks,
+            buckets: packer.buckets(),
+            apart: 0,
         }
     }
 
@@ -136,91 +218,80 @@ impl Snapshot {
         self.count
     }
 
-    /// Where each of `ids` is; `None`: it is not there.
-    pub fn find(&self, ids: &[i64]) -> Vec<Option<Place>> {
-        let mut places = Vec::with_capacity(ids.len());
-        for ids in ids.chunks(TOGETHER) {
-            // Loads that do not wait for one another.
-            let first = |id: &i64| self.ids[bucket(*id, self.ids.len())].first().copied();
-            std::hint::black_box(ids.iter().filter_map(first).fold(0, |bits, id| bits ^ id));
-            places.extend(ids.iter().map(|id| self.place(*id)));
-        }
-        places
+    /// Where each of `ids` is; `None`: it is not there. Their rows are then on the way from memory, if there are not more of them
+    /// than the cache takes: some hundred.
+    pub fn find(&self, ids: &[i64]) -> impl Iterator<Item = Option<Place>> {
+        let bytes = item_bytes(&self.inputs);
+        let ahead = move |id: &i64| prefetch(self.buckets[bucket(*id, self.buckets.len())].ids());
+        ids.iter().take(AHEAD).for_each(ahead);
+        ids.iter().enumerate().map(move |(at, id)| {
+            ids.get(at + AHEAD).into_iter().for_each(ahead);
+            let place = self.place(*id)?;
+            prefetch(self.buckets[place.bucket as usize].row(place.row as usize, bytes));
+            Some(place)
+        })
     }
 
     pub fn place(&self, id: i64) -> Option<Place> {
-        let bucket = bucket(id, self.ids.len());
-        let row = self.ids[bucket].iter().position(|own| *own == id)?;
+        let bucket = bucket(id, self.buckets.len());
+        let row = row_of(id, self.buckets[bucket].ids())?;
         Some(Place {
             bucket: u32::try_from(bucket).ok()?,
             row: u32::try_from(row).ok()?,
         })
     }
 
-    /// For each input the rows at `places`.
-    pub fn rows(&self, places: &[Place]) -> Vec<Data> {
-        let empty = |row: &RowType| row.datatype.with_capacity(places.len() * row.width);
-        let mut rows: Vec<Data> = self.inputs.iter().map(empty).collect();
-        for places in places.chunks(TOGETHER) {
-            let touch = |bits: u8, place: &Place| {
-                self.item(*place)
-                    .iter()
-                    .step_by(LINE)
-                    .fold(bits, |bits, byte| bits ^ byte)
-            };
-            std::hint::black_box(places.iter().fold(0, touch));
-            for place in places {
-                let mut item = self.item(*place);
-                for (data, row) in rows.iter_mut().zip(&self.inputs) {
-                    let (own, others) = item.split_at(row.bytes());
-                    row.append(own, data);
-                    item = others;
-                }
+    /// No rows yet for any input, with room for `count`.
+    pub fn no_rows(&self, count: usize) -> Vec<Data> {
+        let empty = |row: &RowType| row.datatype().with_capacity(count * row.width);
+        self.inputs.iter().map(empty).collect()
+    }
+
+    /// Appends the rows at `places`, for each input to one of `rows`. FP32 that is kept in bf16 stays in it, as UINT16.
+    pub fn append(&self, places: &[Place], rows: &mut [Data]) {
+        let bytes = item_bytes(&self.inputs);
+        for place in places {
+            let mut item = self.buckets[place.bucket as usize].row(place.row as usize, bytes);
+            for (data, row) in rows.iter_mut().zip(&self.inputs) {
+                let (own, others) = item.split_at(row.bytes());
+                data.append_bytes(own);
+                item = others;
             }
         }
-        rows
-    }
-
-    /// The rows of an item.
-    fn item(&self, place: Place) -> &[u8] {
-        let bytes = self.item_bytes();
-        let start = place.row as usize * bytes;
-        &self.blocks[place.bucket as usize][start..start + bytes]
-    }
-
-    fn item_bytes(&self) -> usize {
-        self.inputs.iter().map(|row| row.bytes()).sum()
     }
 
     /// Another one, in which `items` have these rows and `removed` are not there. An error is an id that was to be
     /// removed and is not there. No id may be named twice.
     pub fn changed(&self, stamp: Stamp, items: &Items, removed: &[i64]) -> Result<Self, i64> {
         let touched = self.touched(items, removed)?;
-        let (mut ids, mut blocks) = (self.ids.clone(), self.blocks.clone());
-        let (mut count, bytes) = (self.count, self.item_bytes());
+        let mut buckets = self.buckets.clone();
+        let (mut count, mut apart, bytes) = (self.count, self.apart, item_bytes(&self.inputs));
         for (bucket, rows) in touched {
-            count = count + rows.len() - ids[bucket].len();
-            ids[bucket] = rows.iter().map(|(id, _)| *id).collect();
-            let mut block = Vec::with_capacity(rows.len() * bytes);
-            for (_, origin) in rows {
-                match origin {
-                    Origin::Bucket(row) => {
-                        block.extend_from_slice(&self.blocks[bucket][row * bytes..(row + 1) * bytes])
+            let old = &self.buckets[bucket];
+            count = count + rows.len() - old.count as usize;
+            apart += usize::from(old.shares(bytes));
+            let ids: Vec<i64> = rows.iter().map(|(id, _)| *id).collect();
+            let mut packer = Packer::default();
+            packer.pack(&ids, bytes, |block| {
+                for (_, origin) in rows {
+                    match origin {
+                        Origin::Bucket(row) => block.extend_from_slice(old.row(row, bytes)),
+                        Origin::Delta(item) => items.append(&self.inputs, item, block),
                     }
-                    Origin::Delta(item) => items.append(&self.inputs, item, &mut block),
                 }
-            }
-            blocks[bucket] = block.into();
+            });
+            buckets[bucket] = packer.buckets().remove(0);
         }
         let changed = Self {
             stamp,
             count,
             inputs: self.inputs.clone(),
-            ids,
-            blocks,
+            buckets,
+            apart,
         };
-        Ok(if count > FULL * changed.ids.len() {
-            changed.spread()
+        let (full, scattered) = (FULL * changed.buckets.len(), changed.buckets.len() / 2);
+        Ok(if count > full || apart > scattered {
+            changed.packed()
         } else {
             changed
         })
@@ -230,11 +301,11 @@ impl Snapshot {
     fn touched(&self, items: &Items, removed: &[i64]) -> Result<BTreeMap<usize, Vec<(i64, Origin)>>, i64> {
         let mut touched = BTreeMap::new();
         let rows_of = |bucket: usize| {
-            let own = self.ids[bucket].iter().enumerate();
-            own.map(|(row, id)| (*id, Origin::Bucket(row)))
+            let own = self.buckets[bucket].ids().iter().enumerate();
+            own.map(|(row, id)| (i64::from_ne_bytes(*id), Origin::Bucket(row)))
                 .collect::<Vec<_>>()
         };
-        let buckets = self.ids.len();
+        let buckets = self.buckets.len();
         for (index, id) in items.ids.iter().enumerate() {
             let bucket = bucket(*id, buckets);
             let rows = touched.entry(bucket).or_insert_with(|| rows_of(bucket));
@@ -252,14 +323,20 @@ impl Snapshot {
         Ok(touched)
     }
 
-    /// The same items in more buckets.
-    fn spread(self) -> Self {
+    /// The same items in memory that they share again, in as many buckets as they need.
+    fn packed(self) -> Self {
+        let ids = self.buckets.iter().flat_map(Bucket::ids);
         let mut items = Items {
-            ids: self.ids.iter().flat_map(|ids| ids.iter().copied()).collect(),
+            ids: ids.map(|id| i64::from_ne_bytes(*id)).collect(),
             rows: vec![Vec::new(); self.inputs.len()],
         };
-        let bytes = self.item_bytes();
-        for mut item in self.blocks.iter().flat_map(|block| block.chunks_exact(bytes)) {
+        let bytes = item_bytes(&self.inputs);
+        let rows = |bucket: &Bucket| 0..bucket.count as usize;
+        let all = self
+            .buckets
+            .iter()
+            .flat_map(|bucket| rows(bucket).map(move |row| bucket.row(row, bytes)));
+        for mut item in all {
             for (rows, row) in items.rows.iter_mut().zip(&self.inputs) {
                 let (own, others) = item.split_at(row.bytes());
                 rows.extend_from_slice(own);
@@ -268,6 +345,16 @@ impl Snapshot {
         }
         Self::new(self.stamp, &self.inputs, &items)
     }
+}
+
+/// Which of a bucket's `ids` it is.
+fn row_of(id: i64, ids: &[[u8; ID]]) -> Option<usize> {
+    ids.iter().position(|own| i64::from_ne_bytes(*own) == id)
+}
+
+/// Of the rows of an item.
+fn item_bytes(inputs: &[RowType]) -> usize {
+    inputs.iter().map(|row| row.bytes()).sum()
 }
 
 impl Items {

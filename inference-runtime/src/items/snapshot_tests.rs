@@ -40,9 +40,10 @@ fn items(ids: &[i64], state: i64) -> Items {
 
 /// What a snapshot says of `ids`: the state of each.
 fn states(snapshot: &Snapshot, ids: &[i64]) -> Vec<Option<i64>> {
-    let places = snapshot.find(ids);
+    let places: Vec<Option<Place>> = snapshot.find(ids).collect();
     let found: Vec<Place> = places.iter().flatten().copied().collect();
-    let rows = snapshot.rows(&found);
+    let mut rows = snapshot.no_rows(found.len());
+    snapshot.append(&found, &mut rows);
     let [Data::F32(floats), Data::I64(ints)] = &rows[..] else {
         panic!("other types: {rows:?}");
     };
@@ -74,9 +75,11 @@ fn a_delta_shares_what_it_leaves_alone() {
     let ids: Vec<i64> = (0..20_000).collect();
     let before = Snapshot::new(stamp("0"), &INPUTS, &items(&ids, 0));
     let after = before.changed(stamp("1"), &items(&[5, 77], 1), &[9]).unwrap();
-    assert!(before.ids.len() > 1000);
-    let blocks = before.blocks.iter().zip(&after.blocks);
-    let changed = blocks.filter(|(one, other)| !Arc::ptr_eq(one, other)).count();
+    assert!(before.buckets.len() > 1000);
+    let buckets = before.buckets.iter().zip(&after.buckets);
+    let changed = buckets
+        .filter(|(one, other)| !Arc::ptr_eq(&one.memory, &other.memory))
+        .count();
     assert!((1..=3).contains(&changed), "{changed}");
     assert_eq!(states(&before, &[5, 9, 77]), [Some(0), Some(0), Some(0)]);
     assert_eq!(states(&after, &[5, 9, 77]), [Some(1), None, Some(1)]);
@@ -88,13 +91,43 @@ fn a_table_that_grows_gets_more_buckets() {
     for state in 0..40 {
         let ids: Vec<i64> = (0..100).map(|index| (1_000 * state + index) << 22).collect();
         table = table.changed(stamp("n"), &items(&ids, state), &[]).unwrap();
-        assert!(table.count() <= FULL * table.ids.len());
+        assert!(table.count() <= FULL * table.buckets.len());
         assert_eq!(states(&table, &ids), vec![Some(state); 100]);
     }
     assert_eq!(table.count(), 4_000);
     // No bucket is much fuller than others, though the ids agree in their low bits.
-    let fullest = table.ids.iter().map(|ids| ids.len()).max().unwrap();
-    assert!(fullest < 3 * FULL, "{fullest}");
+    let fullest = table.buckets.iter().map(|bucket| bucket.count).max().unwrap();
+    assert!((fullest as usize) < 3 * FULL, "{fullest}");
+}
+
+#[test]
+fn memory_that_deltas_have_scattered_is_packed_again() {
+    let ids: Vec<i64> = (0..2_000).collect();
+    let mut table = Snapshot::new(stamp("0"), &INPUTS, &items(&ids, 0));
+    let memories = |table: &Snapshot| {
+        let mut all: Vec<_> = table
+            .buckets
+            .iter()
+            .map(|bucket| Arc::as_ptr(&bucket.memory))
+            .collect();
+        all.sort_unstable();
+        all.dedup();
+        all.len()
+    };
+    assert_eq!(memories(&table), 1);
+    let mut most = 0;
+    for state in 1..300 {
+        table = table
+            .changed(stamp("n"), &items(&[state * 6], state), &[])
+            .unwrap();
+        most = most.max(memories(&table));
+        assert!(table.apart <= table.buckets.len() / 2);
+    }
+    assert!(
+        most > table.buckets.len() / 2 && memories(&table) < most,
+        "{most}"
+    );
+    assert_eq!(states(&table, &[6, 7, 299 * 6]), [Some(1), Some(0), Some(299)]);
 }
 
 proptest! {

@@ -213,23 +213,24 @@ fn input<'a>(
             ids.unwrap_or_default()
         ))
     };
-    // What is in the table was checked when it came there.
-    let values = |tensor: &mut Tensor, slot: &usize, name: &str| {
+    // What is in the table was checked when it came there, and is as the table keeps it.
+    let values = |tensor: &mut Tensor, slot: &usize, sent: &TensorSpec| {
         if resolved && has(slot) {
             return Ok(());
         }
-        values(model, &spec.name, name, tensor).map_err(ApiError::invalid)
+        of_type(sent, tensor)?;
+        values(model, &spec.name, &sent.name, tensor).map_err(ApiError::invalid)
     };
     let whole = take(&spec.name);
     match (place, whole) {
         (Place::Whole(slot), Some(mut tensor)) => {
             fits(spec, &tensor, slots[*slot].once, sizes)?;
-            values(&mut tensor, slot, &spec.name)?;
+            values(&mut tensor, slot, spec)?;
             Ok(Sent::Whole(tensor))
         }
         (Place::Split { item, .. }, Some(mut tensor)) => {
             fits(spec, &tensor, false, sizes)?;
-            values(&mut tensor, item, &spec.name)?;
+            values(&mut tensor, item, spec)?;
             Ok(Sent::Whole(tensor))
         }
         (Place::Whole(slot), None) => Err(missing(&spec.name, slot, "")),
@@ -240,7 +241,7 @@ fn input<'a>(
                 let tensor = take(&slot.spec.name);
                 let mut tensor = tensor.ok_or_else(|| missing(&slot.spec.name, index, &hint))?;
                 fits(&slot.spec, &tensor, slot.once, sizes)?;
-                values(&mut tensor, index, &slot.spec.name)?;
+                values(&mut tensor, index, &slot.spec)?;
                 Ok(tensor)
             };
             let (user, item) = (part(user)?, part(item)?);
@@ -318,7 +319,19 @@ pub fn other_rows(name: &str, tensor: &Tensor, rows: usize, once: bool) -> ApiEr
     ))
 }
 
-/// Whether a tensor is what `spec` says; the rows of what may come `once` are compared later.
+fn of_type(spec: &TensorSpec, tensor: &Tensor) -> Result<(), ApiError> {
+    let (datatype, name) = (tensor.data.datatype(), &spec.name);
+    if datatype == spec.datatype {
+        return Ok(());
+    }
+    Err(ApiError::invalid(format!(
+        "input {name:?}: datatype is {}, the model takes {}",
+        datatype.name(),
+        spec.datatype.name()
+    )))
+}
+
+/// Whether a tensor has the shape that `spec` says; the rows of what may come `once` are compared later.
 fn fits<'a>(
     spec: &'a TensorSpec,
     tensor: &Tensor,
@@ -328,14 +341,6 @@ fn fits<'a>(
     let name = &spec.name;
     let invalid = |what: String| Err(ApiError::invalid(format!("input {name:?}: {what}")));
     let expected = spec.protocol_shape();
-    let datatype = tensor.data.datatype();
-    if datatype != spec.datatype {
-        return invalid(format!(
-            "datatype is {}, the model takes {}",
-            datatype.name(),
-            spec.datatype.name()
-        ));
-    }
     if tensor.shape.len() != spec.dims.len() {
         return invalid(format!(
             "shape is {:?}, the model takes {expected:?}",

@@ -99,11 +99,13 @@ fn rows_may_be_kept_in_half_the_memory() {
     write_items(folder.path(), &[1, 300]);
     let model = load(folder.path(), &half(CONFIG)).unwrap();
     let batch = by_id(&model, &[300, 1]).unwrap();
-    // 300.5 is between 300 and 302.
-    assert_eq!(batch.inputs[3].data, Data::F32(vec![300.0, 0.0, 1.5, 0.0]));
     assert_eq!(batch.inputs[2], by_hand(&model, &[300, 1], 0).inputs[2]);
+    // They come to an engine as they are kept. 300.5 is between 300 and 302.
+    assert_eq!(batch.inputs[3].data, Data::U16(vec![0x4396, 0, 0x3fc0, 0]));
+    let batch = batch.wide(&model.layout);
+    assert_eq!(batch.inputs[3].data, Data::F32(vec![300.0, 0.0, 1.5, 0.0]));
     update(&model, &delta("0", "1", (&[1, 2], 9), &[])).unwrap();
-    let batch = by_id(&model, &[2, 1, 300]).unwrap();
+    let batch = by_id(&model, &[2, 1, 300]).unwrap().wide(&model.layout);
     assert_eq!(
         batch.inputs[3].data,
         Data::F32(vec![2.5, 9.0, 1.5, 9.0, 300.0, 0.0])
