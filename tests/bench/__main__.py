@@ -18,7 +18,7 @@ from bench import models, page
 from bench.contenders import Client
 from bench.models import BadModel
 from bench.parts import Benchmark
-from bench.peers import PEERS
+from bench.peers import NAMES
 from bench.pinnace import Runtime
 from bench.stage import Setup
 
@@ -70,7 +70,7 @@ def keep(results: dict, file: pathlib.Path) -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    peers = ",".join(peer.name for peer in PEERS)
+    peers = ",".join(NAMES)
     parser.add_argument("--model", type=pathlib.Path, help="a model folder; by default the small ranker is made")
     parser.add_argument("--runtime", type=pathlib.Path, required=True, help="the built pinnace-runtime")
     parser.add_argument("--client", type=pathlib.Path, help="another build, to send the requests; by default the same")

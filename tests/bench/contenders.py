@@ -1,4 +1,4 @@
-"""What is measured: a server and the way to ask it, or ONNX Runtime without a server."""
+"""What is measured: a server and the way to ask it, or an engine without a server."""
 
 import json
 import pathlib
@@ -88,12 +88,24 @@ class Contender:
         return flatten(report, watch.end())
 
 
-class InProcess(ServerProcess):
-    """ONNX Runtime in Python, which takes its orders through a pipe."""
+@dataclass(frozen=True)
+class Engine:
+    """One that `inprocess.py` knows, and the Python that has it."""
 
-    def __init__(self, model_path: pathlib.Path, output: str, cores: set[int], work: pathlib.Path):
+    name: str = "onnxruntime"
+    python: pathlib.Path = pathlib.Path(sys.executable)
+
+
+class InProcess(ServerProcess):
+    """An engine in Python, which takes its orders through a pipe."""
+
+    def __init__(self, engine: Engine, model_path: pathlib.Path, output: str, cores: set[int], work: pathlib.Path):
+        self.engine = engine.name
         script = pathlib.Path(__file__).resolve().parent / "inprocess.py"
-        command = [sys.executable, script, "--model", model_path, "--output", output, "--threads", len(cores)]
+        command = [
+            engine.python, script, "--engine", engine.name, "--model", model_path, "--output", output,
+            "--threads", len(cores),
+        ]  # fmt: skip
         log = work / f"inprocess-{time.monotonic_ns()}.log"
         super().__init__(command, cores, log, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.answer()
@@ -107,7 +119,7 @@ class InProcess(ServerProcess):
     def answer(self) -> dict:
         line = self.process.stdout.readline()
         if not line:
-            raise Unavailable(f"ONNX Runtime in process ended: {self.last_words()}")
+            raise Unavailable(f"{self.engine} in process ended: {self.last_words()}")
         return json.loads(line)
 
 

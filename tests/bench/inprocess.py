@@ -1,6 +1,6 @@
-"""ONNX Runtime in this very process: no server, no wire. What a peer can reach at best per core.
+"""An engine in this very process: no server, no wire. What a peer can reach at best per core.
 
-    inprocess.py --model MODEL.onnx --output NAME --threads N
+    inprocess.py --engine onnxruntime --model MODEL.onnx --output NAME --threads N
 
 Standard input: a JSON object a line, {"lists": FILE.npz, "pairs": N, "seconds": S}; 0 seconds only loads the file.
 Standard output: a JSON object a line, in the form of `pinnace-runtime bench`.
@@ -16,7 +16,21 @@ import time
 import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "peers"))
-from scorer import open_session  # noqa: E402
+
+# What to import is known when the engine is: each has an environment of its own.
+ENGINES = ["onnxruntime", "openvino-f32", "openvino-bf16"]
+
+
+def open_scorer(engine: str, model: str, output: str, threads: int):
+    """From inputs by name to the values of `output`."""
+    if engine == "onnxruntime":
+        from scorer import open_session
+
+        session = open_session(model, threads)
+        return lambda tensors: session.run([output], tensors)[0]
+    from openvino_scorer import OpenVinoScorer
+
+    return OpenVinoScorer(model, output, threads, engine.removeprefix("openvino-"))
 
 
 def load(path: str) -> list[dict[str, np.ndarray]]:
@@ -28,11 +42,11 @@ def load(path: str) -> list[dict[str, np.ndarray]]:
     return [lists[index] for index in sorted(lists)]
 
 
-def measure(session, output: str, lists: list, pairs: int, seconds: float) -> dict:
+def measure(score, lists: list, pairs: int, seconds: float) -> dict:
     latencies, number = [], 0
     start = now = time.perf_counter()
     while now < start + seconds:
-        session.run([output], lists[number % len(lists)])
+        score(lists[number % len(lists)])
         number, before, now = number + 1, now, time.perf_counter()
         latencies.append((now - before) * 1000)
     latencies.sort()
@@ -48,11 +62,12 @@ def measure(session, output: str, lists: list, pairs: int, seconds: float) -> di
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--engine", choices=ENGINES, required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--output", required=True)
     parser.add_argument("--threads", type=int, required=True)
     arguments = parser.parse_args()
-    session, loaded = open_session(arguments.model, arguments.threads), {}
+    score, loaded = open_scorer(arguments.engine, arguments.model, arguments.output, arguments.threads), {}
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
@@ -60,9 +75,9 @@ def main() -> None:
             loaded[asked["lists"]] = load(asked["lists"])
         lists = loaded[asked["lists"]]
         if asked.get("scores"):
-            answer = {"scores": session.run([arguments.output], lists[0])[0].ravel().tolist()}
+            answer = {"scores": score(lists[0]).ravel().tolist()}
         else:
-            answer = measure(session, arguments.output, lists, asked["pairs"], asked["seconds"])
+            answer = measure(score, lists, asked["pairs"], asked["seconds"])
         print(json.dumps(answer), flush=True)
 
 

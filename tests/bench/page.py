@@ -51,7 +51,7 @@ def head(results: dict) -> list[str]:
         "`pinnace-runtime bench`; where it used over 90 % of its core, the rate is marked `*`: the client limits it.",
     ]  # fmt: skip
     lines.append(
-        "- Servers may join requests that wait together; ONNX Runtime in process runs one after the other, in one thread."
+        "- Servers may join requests that wait together; engines in process run one after the other, in one thread."
     )
     if engine := engine_of(results):
         lines.append(f"- Engine of `pinnace`: {engine}.")

@@ -67,10 +67,11 @@ class Benchmark:
         section = "same bytes"
         with self.stage(self.split, section) as stage:
             self.field(stage, model)
+            stage.add_openvino(model)
             self.results["facts"][section] = stage.facts
             for rows in self.settings.rows:
                 self.rounds("split", section, [Job(c, self.load(rows=rows)) for c in stage.contenders])
-            served = [c for c in stage.contenders if c.name != IN_PROCESS]
+            served = stage.served()
             alone = [Job(c, self.load(rows=1, connections=1), "alone") for c in served]
             self.rounds("split", section, alone)
             self.open_loops(section, served)
@@ -104,7 +105,7 @@ class Benchmark:
         )
 
     def memory(self, stage: Stage) -> None:
-        peaks = {c.name.rsplit(" ", 1)[0]: c.server.peak_rss_mib() for c in stage.contenders if hasattr(c, "door")}
+        peaks = {c.name.rsplit(" ", 1)[0]: c.server.peak_rss_mib() for c in stage.served()}
         self.results["memory_mib"] = peaks
 
     def list_shaped(self, model: Model) -> None:
@@ -147,7 +148,7 @@ class Benchmark:
         with self.stage(self.shared, section) as stage:
             self.field(stage, model)
             rows = max(self.settings.rows)
-            jobs = [Job(c, self.load(rows=rows)) for c in stage.contenders if c.name != IN_PROCESS]
+            jobs = [Job(c, self.load(rows=rows)) for c in stage.served()]
             self.rounds("shared", section, jobs)
 
     def large(self, model: Model) -> None:

@@ -1,4 +1,4 @@
-"""Other servers from PyPI, each in an environment of its own, since they ask for different versions of the same things."""
+"""Other servers, and engines, from PyPI, each in an environment of its own, since they ask for different versions of the same things."""
 
 import os
 import pathlib
@@ -29,21 +29,6 @@ class Peer:
     def wire(self, kind: str, output: str):
         return {"http": V2Http(NAME, output), "grpc": V2Grpc(NAME, output), "json": Base64Json("/predict")}[kind]
 
-    def install(self, cache: pathlib.Path) -> pathlib.Path:
-        """Its Python; what is installed already is taken as it is."""
-        folder, wanted = cache / "peers" / self.name, FOLDER / f"{self.name}.txt"
-        stamp, python = folder / ".requirements", folder / "bin" / "python"
-        if stamp.is_file() and stamp.read_text() == wanted.read_text():
-            return python
-        if not python.exists():
-            subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        command = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", wanted]
-        result = subprocess.run(command, capture_output=True, text=True)
-        if result.returncode != 0:
-            raise Unavailable(f"cannot be installed: {(result.stderr.strip().splitlines() or ['pip failed'])[-1][:300]}")
-        stamp.write_text(wanted.read_text())
-        return python
-
     def serve(self, python: pathlib.Path, model: Model, cores: set[int], work: pathlib.Path) -> "PeerServer":
         return PeerServer(self, python, model, cores, work)
 
@@ -58,6 +43,27 @@ PEERS = [
 TRITON_ABSENT = (
     "Triton's server comes with nvidia-pytriton, but without its ONNX Runtime backend, which has to be built from source"
 )
+
+
+# In process, as ONNX Runtime is.
+OPENVINO = "openvino"
+NAMES = [*(peer.name for peer in PEERS), OPENVINO]
+
+
+def install(name: str, cache: pathlib.Path) -> pathlib.Path:
+    """The Python of a peer; what is installed already is taken as it is."""
+    folder, wanted = cache / "peers" / name, FOLDER / f"{name}.txt"
+    stamp, python = folder / ".requirements", folder / "bin" / "python"
+    if stamp.is_file() and stamp.read_text() == wanted.read_text():
+        return python
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    command = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", wanted]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode != 0:
+        raise Unavailable(f"cannot be installed: {(result.stderr.strip().splitlines() or ['pip failed'])[-1][:300]}")
+    stamp.write_text(wanted.read_text())
+    return python
 
 
 class PeerServer(ServerProcess):

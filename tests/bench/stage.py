@@ -3,13 +3,13 @@
 import contextlib
 import pathlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.contenders import Contender, InProcess, InProcessContender, Load, check_scores
-from bench.models import Model
-from bench.peers import PEERS, TRITON_ABSENT
+from bench.contenders import Contender, Engine, InProcess, InProcessContender, Load, check_scores
+from bench.models import BF16_TOLERANCE, Model
+from bench.peers import OPENVINO, PEERS, TRITON_ABSENT, install
 from bench.pinnace import NAME, Runtime
 from bench.processes import Unavailable
 from bench.wires import V2Grpc, V2Http
@@ -19,6 +19,9 @@ from scorer import Scorer  # noqa: E402
 
 IN_PROCESS = "onnxruntime in process"
 HOISTED = "onnxruntime in process, hoisted"
+OPENVINO_F32 = "openvino in process"
+OPENVINO_BF16 = "openvino bf16 in process"
+LEFT_OUT = "left out by --peers"
 TITLES = {"http": "HTTP", "grpc": "gRPC", "json": "JSON"}
 
 
@@ -45,6 +48,10 @@ class Stage(contextlib.ExitStack):
     def names(self) -> list[str]:
         return [contender.name for contender in self.contenders]
 
+    def served(self) -> list[Contender]:
+        """Those that are asked through a socket."""
+        return [contender for contender in self.contenders if isinstance(contender, Contender)]
+
     def get(self, name: str):
         return next((contender for contender in self.contenders if contender.name == name), None)
 
@@ -67,11 +74,11 @@ class Stage(contextlib.ExitStack):
     def add_peers(self, model: Model) -> None:
         for peer in PEERS:
             if peer.name not in self.setup.peers:
-                self.absent[peer.title] = "left out by --peers"
+                self.absent[peer.title] = LEFT_OUT
                 continue
 
             def start(peer=peer):
-                server = self.keep(peer.serve(peer.install(self.setup.cache), model, self.cores, self.setup.work))
+                server = self.keep(peer.serve(install(peer.name, self.setup.cache), model, self.cores, self.setup.work))
                 self.facts[peer.title] = {"start_seconds": server.start_seconds}
                 return server
 
@@ -93,9 +100,25 @@ class Stage(contextlib.ExitStack):
             self.admit(contender, model, kind)
         server.pause()
 
-    def add_in_process(self, name: str, model: Model, path: pathlib.Path, kind: str = "random") -> None:
+    def add_openvino(self, model: Model) -> None:
+        """As ONNX Runtime in process: the same graph, lists, threads and core."""
+        rounded = replace(model, tolerance=BF16_TOLERANCE)
+        for name, precision, held in ((OPENVINO_F32, "f32", model), (OPENVINO_BF16, "bf16", rounded)):
+            if OPENVINO not in self.setup.peers:
+                self.absent[name] = LEFT_OUT
+                continue
+            try:
+                python = install(OPENVINO, self.setup.cache)
+            except Unavailable as reason:
+                self.absent[name] = str(reason)
+                continue
+            self.add_in_process(name, held, model.path, engine=Engine(f"{OPENVINO}-{precision}", python))
+
+    def add_in_process(
+        self, name: str, model: Model, path: pathlib.Path, kind: str = "random", engine: Engine = Engine()
+    ) -> None:
         try:
-            server = self.keep(InProcess(path, model.output, self.cores, self.setup.work))
+            server = self.keep(InProcess(engine, path, model.output, self.cores, self.setup.work))
         except Unavailable as reason:
             self.absent[name] = str(reason)
             return

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from bench import page, targets
-from bench.stage import IN_PROCESS
+from bench.stage import IN_PROCESS, OPENVINO_BF16
 from bench.targets import MET, NOT_MEASURED, SHORT
 
 
@@ -124,12 +124,12 @@ def test_a_ratio_that_the_client_made_is_not_trusted(results):
     assert "http: the client was at 99% of its core" in row.missing[0] and "it is 0.25x" in row.missing[0]
 
 
-def test_bf16_is_held_against_onnx_runtime_and_our_own_f32(results):
+def test_bf16_is_held_against_onnx_runtime_our_own_f32_and_openvino(results):
     assert {goal.verdict for goal in row_of(results, "bf16").goals} == {NOT_MEASURED}
-    results["absent"] = {"same bytes": {"pinnace bf16": "no such precision"}}
+    results["absent"] = {"same bytes": {"pinnace bf16": "no such precision", OPENVINO_BF16: "no wheel"}}
     for number in range(3):
-        costs = {"pinnace bf16 http": 1.0, "pinnace http": 1.2, IN_PROCESS: 3.0}
+        costs = {"pinnace bf16 http": 1.0, "pinnace http": 1.2, IN_PROCESS: 3.0, OPENVINO_BF16: 1.5}
         results["samples"] += [sample(name, number, cost) for name, cost in costs.items()]
     row = row_of(results, "bf16")
-    assert [(goal.measured, goal.verdict) for goal in row.goals[::2]] == [(3.0, MET), (1.2, SHORT)]
-    assert row.missing[0] == "pinnace bf16 http: no such precision"
+    assert [(goal.measured, goal.verdict) for goal in row.goals[::2]] == [(3.0, MET), (1.2, SHORT), (1.5, MET)]
+    assert row.missing[:2] == ["pinnace bf16 http: no such precision", f"{OPENVINO_BF16}: no wheel"]
