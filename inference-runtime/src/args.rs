@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use http::Uri;
 use rank::plan::InstructionSet;
 
 #[derive(Debug, Parser)]
@@ -179,6 +180,12 @@ pub struct Serve {
     /// Where the reason of a failed load is written, if the file exists.
     #[arg(long, env = "PINNACE_TERMINATION_LOG", default_value = "/dev/termination-log")]
     pub termination_log: PathBuf,
+    /// Collector of traces, as http://host:4318 (OTLP over HTTP); by default requests are not traced.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", default_value = "", value_parser = collector)]
+    pub otlp_endpoint: Collector,
+    /// Share of requests that are traced, from 0 to 1; a request with a `traceparent` is traced if that says so.
+    #[arg(long, env = "OTEL_TRACES_SAMPLER_ARG", default_value = "0.01", value_parser = share)]
+    pub trace_sample: f64,
     /// How log lines look.
     #[arg(long, env = "PINNACE_LOG_FORMAT", value_enum, default_value = "json")]
     pub log_format: LogFormat,
@@ -199,6 +206,26 @@ fn optional_digest(text: &str) -> Result<OptionalDigest, String> {
         return Ok(OptionalDigest(None));
     }
     text.parse().map(|digest| OptionalDigest(Some(digest)))
+}
+
+/// An empty environment variable means no collector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collector(pub Option<Uri>);
+
+fn collector(text: &str) -> Result<Collector, String> {
+    if text.is_empty() {
+        return Ok(Collector(None));
+    }
+    let is_base = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none();
+    match text.parse() {
+        Ok(uri) if is_base(&uri) => Ok(Collector(Some(uri))),
+        _ => Err("a collector is named as http://host:4318 or https://host:4318".to_owned()),
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "a share is a number from 0 to 1".to_owned())
 }
 
 fn instruction_set(text: &str) -> Result<InstructionSet, String> {
@@ -281,6 +308,34 @@ mod tests {
         assert!(revision(&"x".repeat(63)).is_ok());
         for bad in ["x".repeat(64).as_str(), "a b", "\"", "ä"] {
             assert!(revision(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn collectors() {
+        assert_eq!(collector(""), Ok(Collector(None)));
+        for good in ["http://localhost:4318", "https://otel.example/tenant/"] {
+            assert!(collector(good).unwrap().0.is_some(), "{good}");
+        }
+        for bad in [
+            "localhost:4318",
+            "grpc://localhost:4317",
+            "http://",
+            "http://x/?a=b",
+            "http://a b",
+        ] {
+            assert!(collector(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn shares() {
+        assert_eq!(
+            (share("0"), share("0.25"), share("1")),
+            (Ok(0.0), Ok(0.25), Ok(1.0))
+        );
+        for bad in ["", "-0.1", "1.01", "NaN", "all"] {
+            assert!(share(bad).is_err(), "{bad}");
         }
     }
 

@@ -142,7 +142,7 @@ impl Inline {
             Done {
                 outputs,
                 waited,
-                ran,
+                phases,
                 engaged: ran,
                 parts: 1,
                 shared_by: 1,

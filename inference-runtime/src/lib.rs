@@ -9,7 +9,7 @@
 //! On the side: `load` counts what passes and `nvml` watches the GPUs; `/load` on the admin port tells both.
 //! `items` has the rows that requests name by id, and `ids` says which ids there are, on the way through `protocol`. A request
 //! for a `cascade` goes from `inline` or `queue` on twice: through the light model, and with what that keeps through the one
-//! that answers.
+//! that answers. `trace` tells a collector of single requests, if one is named.
 //! `bench` is a load client, apart from all that.
 //! `lifecycle` ties both together and is the only place that ends the process.
 
@@ -39,4 +39,5 @@ pub mod server;
 pub mod shadow;
 pub mod split;
 pub mod statistics;
+pub mod trace;
 pub mod worker;

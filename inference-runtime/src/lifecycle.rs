@@ -15,10 +15,12 @@ use crate::repository::Repository;
 use crate::server::grpc::door::Door;
 use crate::server::listener::{self, Connection, Limits};
 use crate::server::{Serving, admin, route};
-use crate::{load, nvml};
+use crate::{load, nvml, trace};
 
 /// Connections on the admin port: a kubelet, an operator and a few scrapers.
 const ADMIN_CONNECTIONS: usize = 64;
+/// How long a collector of traces may hold the exit, at most.
+const FLUSH: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -29,13 +31,21 @@ pub enum StartError {
     },
     #[error("cannot start the thread that watches GPUs")]
     Nvml { source: std::io::Error },
+    #[error("requests cannot be traced")]
+    Traces(#[from] trace::StartError),
     #[error("cannot watch for signals")]
     Signal { source: std::io::Error },
 }
 
 /// Serves until a signal ends it; the exit code is 1 when the model, or no repository, can be served.
 pub async fn run(args: Serve) -> Result<ExitCode, StartError> {
-    let serving = Arc::new(Serving::new(&args));
+    let mut serving = Serving::new(&args);
+    let collector = args.otlp_endpoint.0.as_ref();
+    let traces =
+        collector.map(|collector| trace::start(collector, args.trace_sample, &serving.metrics.traces));
+    let (traces, exporter) = traces.transpose()?.unzip();
+    serving.traces = traces;
+    let serving = Arc::new(serving);
     let (stop, stopping) = watch::channel(false);
     let mut signals = Signals::new()?;
     watch_load(&args, &serving)?;
@@ -70,14 +80,25 @@ pub async fn run(args: Serve) -> Result<ExitCode, StartError> {
         _ = signals.next() => tracing::info!("second signal: no longer accepting"),
     }
     let _ = stop.send(true);
-    tokio::select! {
-        _ = served => tracing::info!("drained"),
+    let stopped = Instant::now();
+    let left = tokio::select! {
+        _ = served => {
+            tracing::info!("drained");
+            args.drain_timeout.saturating_sub(stopped.elapsed())
+        }
         () = tokio::time::sleep(args.drain_timeout) => {
             tracing::warn!(in_flight = serving.admission.requests(), "drain timeout: leaving with requests unanswered");
+            Duration::ZERO
         }
-        _ = signals.next() => tracing::warn!("another signal: leaving at once"),
-    }
+        _ = signals.next() => {
+            tracing::warn!("another signal: leaving at once");
+            Duration::ZERO
+        }
+    };
     serving.queue.close();
+    if let Some(exporter) = exporter {
+        exporter.flush(left.min(FLUSH)).await;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -12,6 +12,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::items::metrics::ItemTableMetrics;
 use crate::model::ServedModel;
 use crate::nvml::{Board, GpuMetrics};
+use crate::trace::TraceCounts;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Labels {
@@ -102,6 +103,7 @@ pub struct Metrics {
     pub connections: Gauge,
     pub ready: Gauge,
     pub item_table: ItemTableMetrics,
+    pub traces: TraceCounts,
 }
 
 /// 50 us to 13 s, each bound half as large again as the one before.
@@ -138,6 +140,7 @@ impl Metrics {
             connections: Gauge::default(),
             ready: Gauge::default(),
             item_table: ItemTableMetrics::default(),
+            traces: TraceCounts::default(),
         };
         metrics.register();
         metrics.register_shadows();
@@ -230,6 +233,11 @@ impl Metrics {
             self.connections.clone(),
         );
         registry.register("ready", "1 while the replica takes requests", self.ready.clone());
+        registry.register(
+            "traces",
+            "Traces of requests, by what became of them",
+            self.traces.clone(),
+        );
         self.item_table.register(registry);
     }
 

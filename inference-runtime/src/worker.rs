@@ -18,8 +18,8 @@ use crate::statistics::Phases;
 pub struct Done {
     pub outputs: Outputs,
     pub waited: Duration,
-    /// The time of the run.
-    pub ran: Duration,
+    /// Times of the run.
+    pub phases: Phases,
     /// The time of all engines for it: more, where several had parts of it.
     pub engaged: Duration,
     /// Parts that the run was scored in: 1 unless threads shared it.
@@ -179,7 +179,7 @@ impl Engaged<'_> {
             let _ = job.answer.send(Ok(Done {
                 outputs,
                 waited: started - job.queued,
-                ran: ran.took,
+                phases,
                 engaged: ran.engaged,
                 parts: ran.parts,
                 shared_by,

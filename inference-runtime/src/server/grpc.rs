@@ -174,7 +174,7 @@ impl GrpcInferenceService for Inference {
     ) -> Answer<pb::ModelInferResponse> {
         let ticket = request.extensions_mut().remove::<Arc<Ticket>>();
         let ticket = ticket.ok_or_else(|| Status::internal("the request was not admitted"))?;
-        let mut counts = Counts::default();
+        let mut counts = Counts::of(ticket.trace.clone());
         let result = self.infer(&ticket, request.into_inner(), &mut counts).await;
         ticket.counted(counts);
         ticket.end(result.as_ref().map(|_| ()).map_err(ApiError::clone));

@@ -11,6 +11,7 @@ use super::score::{self, Counts};
 use super::state::Serving;
 use crate::cascade::Stages;
 use crate::protocol::{ApiError, request, response};
+use crate::trace::Door;
 
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
@@ -22,7 +23,7 @@ pub async fn infer(
 ) -> Result<Reply, ApiError> {
     let started = Instant::now();
     serving.load.offered();
-    let mut counts = Counts::default();
+    let mut counts = Counts::of(serving.trace(Door::Http, request.headers(), started));
     let found = serving.catalog.find(model, version).and_then(|ready| {
         counts.ready = Some(Arc::clone(&ready));
         let stages = Stages::of(&serving.catalog, ready)?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use tokio::sync::oneshot;
 
 use super::state::Serving;
@@ -17,9 +18,10 @@ use crate::protocol::{ApiError, check};
 use crate::queue::{self, Job};
 use crate::ready::Ready;
 use crate::shadow::Shadowed;
+use crate::trace::{Ended, Run, Trace};
 use crate::worker::Done;
 
-/// Counts for the metrics of one request.
+/// Counts for the metrics of one request, and its trace.
 #[derive(Default)]
 pub struct Counts {
     /// The model, once it is known which one is meant.
@@ -28,6 +30,17 @@ pub struct Counts {
     pub light: Option<(Arc<Ready>, u64)>,
     pub pairs: u64,
     pub items: u64,
+    pub trace: Option<Arc<Trace>>,
+}
+
+impl Counts {
+    /// Of a request of which nothing else is known yet.
+    pub fn of(trace: Option<Arc<Trace>>) -> Self {
+        Self {
+            trace,
+            ..Self::default()
+        }
+    }
 }
 
 /// What a request is answered.
@@ -44,6 +57,7 @@ struct Way {
     priority: Priority,
     deadline: Instant,
     permit: Arc<Permit>,
+    trace: Option<Arc<Trace>>,
 }
 
 struct Ran {
@@ -63,6 +77,9 @@ pub async fn answer(
     counts: &mut Counts,
 ) -> Result<Answered, ApiError> {
     let (ready, terms) = (&stages.ready, request.terms);
+    if let Some(trace) = &counts.trace {
+        trace.asks(terms.priority);
+    }
     // Only the client's own deadline may be shorter than ours.
     let timeout = terms
         .timeout
@@ -74,6 +91,7 @@ pub async fn answer(
         priority: terms.priority,
         deadline: arrived + timeout,
         permit,
+        trace: counts.trace.clone(),
     };
     let (mut batch, mut asked, mut fed) = (request.batch, request.top_k, None);
     if let (Some(light), Some(rest)) = (&stages.light, request.rest) {
@@ -171,8 +189,18 @@ async fn run(serving: &Arc<Serving>, ready: &Arc<Ready>, batch: Batch, way: &Way
         serving.metrics.split.inc();
     }
     serving.metrics.queue_seconds.observe(done.waited.as_secs_f64());
-    serving.metrics.compute_seconds.observe(done.ran.as_secs_f64());
+    let infer = done.phases.infer.as_secs_f64();
+    serving.metrics.compute_seconds.observe(infer);
     serving.metrics.batch_requests.observe(f64::from(done.shared_by));
+    if let Some(trace) = &way.trace {
+        trace.ran(Run {
+            model: ready.model.name.clone(),
+            queued,
+            waited: done.waited,
+            phases: done.phases,
+            shared_by: done.shared_by,
+        });
+    }
     Ok(Ran {
         done,
         shadowed,
@@ -210,8 +238,8 @@ fn count_dropped(serving: &Serving, ready: &Ready, candidates: usize) {
 pub fn count(serving: &Serving, result: Result<(), &ApiError>, counts: &Counts, started: Instant) {
     let took = started.elapsed();
     serving.metrics.request_seconds.observe(took.as_secs_f64());
+    let outcome = result.map_or_else(|error| error.outcome, |()| "ok");
     if let Some((light, pairs)) = &counts.light {
-        let outcome = result.map_or_else(|error| error.outcome, |()| "ok");
         let labels = labels(light, outcome);
         serving.metrics.pairs.get_or_create(&labels).inc_by(*pairs);
     }
@@ -228,6 +256,19 @@ pub fn count(serving: &Serving, result: Result<(), &ApiError>, counts: &Counts, 
         (Ok(()), None) => serving.load.answered(took),
         (Err(error), _) => count_failed(serving, error, counts, took),
     }
+    if let (Some(traces), Some(trace)) = (&serving.traces, &counts.trace) {
+        let (Labels { model, version, .. }, _) = meant(serving, counts, outcome);
+        traces.end(Ended {
+            trace: Arc::clone(trace),
+            took,
+            model,
+            version,
+            outcome,
+            status: result.map_or_else(|error| error.status, |()| StatusCode::OK),
+            pairs: counts.pairs,
+            items: counts.items,
+        });
+    }
 }
 
 fn labels(ready: &Ready, outcome: &'static str) -> Labels {
@@ -242,6 +283,18 @@ fn count_failed(serving: &Serving, error: &ApiError, counts: &Counts, took: Dura
     if error.retry_after.is_some() {
         serving.load.refused();
     }
+    let (labels, ready) = meant(serving, counts, error.outcome);
+    serving.metrics.requests.get_or_create(&labels).inc();
+    if counts.pairs > 0 {
+        serving.metrics.pairs.get_or_create(&labels).inc_by(counts.pairs);
+    }
+    if let Some(ready) = ready {
+        ready.statistics.answered(false, took);
+    }
+}
+
+/// What a request is counted under: the model that it means, or the only one.
+fn meant(serving: &Serving, counts: &Counts, outcome: &'static str) -> (Labels, Option<Arc<Ready>>) {
     let (model, ready) = match &counts.ready {
         Some(ready) => (ready.model.name.clone(), Some(Arc::clone(ready))),
         None => serving.catalog.only().unwrap_or_default(),
@@ -250,13 +303,7 @@ fn count_failed(serving: &Serving, error: &ApiError, counts: &Counts, took: Dura
     let labels = Labels {
         model,
         version: version.unwrap_or_default(),
-        outcome: error.outcome,
+        outcome,
     };
-    serving.metrics.requests.get_or_create(&labels).inc();
-    if counts.pairs > 0 {
-        serving.metrics.pairs.get_or_create(&labels).inc_by(counts.pairs);
-    }
-    if let Some(ready) = ready {
-        ready.statistics.answered(false, took);
-    }
+    (labels, ready)
 }

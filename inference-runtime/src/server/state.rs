@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use http::HeaderMap;
+
 use crate::admission::Admission;
 use crate::cascade;
 use crate::catalog::Catalog;
@@ -12,6 +14,7 @@ use crate::load::Load;
 use crate::metrics::Metrics;
 use crate::nvml::Board;
 use crate::queue::Queue;
+use crate::trace::{Door, Trace, Traces};
 
 /// One process's serving: at first without a model, then with some, at last draining.
 pub struct Serving {
@@ -23,6 +26,8 @@ pub struct Serving {
     pub load: Arc<Load>,
     pub gpus: Arc<Board>,
     pub metrics: Metrics,
+    /// If there is a collector.
+    pub traces: Option<Traces>,
     pub max_body_bytes: usize,
     pub body_timeout: Duration,
     pub request_timeout: Duration,
@@ -49,6 +54,7 @@ impl Serving {
             load,
             metrics: Metrics::new(Arc::clone(&gpus)),
             gpus,
+            traces: None,
             max_body_bytes: args.max_body_bytes,
             body_timeout: args.body_timeout,
             request_timeout: args.request_timeout,
@@ -60,6 +66,11 @@ impl Serving {
     /// Says without which models the replica is not ready.
     pub fn require(&self, models: Vec<String>) {
         let _ = self.required.set(models);
+    }
+
+    /// Begins the trace of a request, if it is to have one.
+    pub fn trace(&self, door: Door, headers: &HeaderMap, started: Instant) -> Option<Arc<Trace>> {
+        self.traces.as_ref()?.begin(door, headers, started)
     }
 
     /// Whether new requests should be sent here.

@@ -21,6 +21,7 @@ use crate::protocol::ApiError;
 use crate::protocol::pb::grpc_inference_service_server::GrpcInferenceServiceServer;
 use crate::server::body::{Due, too_large};
 use crate::server::score::{self, Counts};
+use crate::trace::{self, Trace};
 
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 /// Messages of all other methods: names and flags.
@@ -33,6 +34,7 @@ pub struct Ticket {
     pub permit: Arc<Permit>,
     pub started: Instant,
     pub timeout: Duration,
+    pub trace: Option<Arc<Trace>>,
     counts: OnceLock<Counts>,
     result: OnceLock<Result<(), ApiError>>,
 }
@@ -81,10 +83,11 @@ impl Door {
     async fn infer(mut self, request: Request<Incoming>) -> Response<tonic::body::Body> {
         let started = Instant::now();
         self.serving.load.offered();
-        let ticket = match self.admit(request.headers(), started) {
+        let trace = self.serving.trace(trace::Door::Grpc, request.headers(), started);
+        let ticket = match self.admit(request.headers(), started, trace.clone()) {
             Ok(ticket) => Arc::new(ticket),
             Err(error) => {
-                score::count(&self.serving, Err(&error), &Counts::default(), started);
+                score::count(&self.serving, Err(&error), &Counts::of(trace), started);
                 return status(&error).into_http();
             }
         };
@@ -98,12 +101,17 @@ impl Door {
             response = status(&undecoded()).into_http();
         }
         let result = ticket.result.get_or_init(|| Err(undecoded())).as_ref().copied();
-        let counts = ticket.counts.get_or_init(Counts::default);
+        let counts = ticket.counts.get_or_init(|| Counts::of(trace));
         score::count(&self.serving, result, counts, started);
         response
     }
 
-    fn admit(&self, headers: &HeaderMap, started: Instant) -> Result<Ticket, ApiError> {
+    fn admit(
+        &self,
+        headers: &HeaderMap,
+        started: Instant,
+        trace: Option<Arc<Trace>>,
+    ) -> Result<Ticket, ApiError> {
         let serving = &self.serving;
         if !serving.catalog.any_ready() {
             return Err(loading());
@@ -120,6 +128,7 @@ impl Door {
             permit: serving.admission.admit(0, timeout)?,
             started,
             timeout,
+            trace,
             counts: OnceLock::new(),
             result: OnceLock::new(),
         })
