@@ -142,3 +142,6 @@ fn parent(headers: &HeaderMap) -> SpanContext {
         TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers));
     named.span().span_context().clone()
 }
+
+#[cfg(test)]
+mod tests;
