@@ -5,10 +5,12 @@
 mod support;
 
 use rank::Model;
+use rank::ir::{Binary, Extent, Fact, Graph, Op};
 use rank::pass::hoist::Once;
+use rank::pass::rows;
 use rank::plan::{InstructionSet, Options, Plan, Precision};
-use rank::tensor::{Data, Tensor};
-use support::{answers, bits, hoisted_inputs, inputs, load, models, rows, users};
+use rank::tensor::{Data, Element, Tensor};
+use support::{answers, bits, hoisted_inputs, inputs, load, models, users};
 
 /// Rows of each answer file.
 const SAMPLES: usize = 5;
@@ -66,7 +68,7 @@ fn compare(model: &Model, once: &[(String, Once)], given: &[Tensor], name: &str)
 }
 
 fn pick(tensor: &Tensor, picked: &[usize]) -> Tensor {
-    let wide = rows(&tensor.clone().into_wide(), picked);
+    let wide = support::rows(&tensor.clone().into_wide(), picked);
     match tensor.data {
         Data::Bf16(_) => halved(&wide).1,
         _ => wide,
@@ -87,4 +89,30 @@ fn every_export_takes_its_inputs_in_bf16() {
         }
     }
     assert!(once_too >= 40, "{once_too} exports have a user's side");
+}
+
+/// A thread that scores a part has nothing in its memory of what the run began with.
+#[test]
+fn a_part_reads_the_users_input_that_came_in_bf16() {
+    let mut graph = Graph::default();
+    let mut input = |name| graph.add_input(name, Fact::new(Element::F32, vec![Extent::N, Extent::fixed(2)]));
+    let (user, item) = (input("user"), input("item"));
+    let product = graph
+        .push_one("product", Op::Binary(Binary::Mul), &[user, item])
+        .unwrap();
+    graph.outputs.push(product);
+    let rows = rows::prove(&graph);
+    let options = Options {
+        once: vec![("user".to_owned(), Once::Whole)],
+        instruction_set: InstructionSet::Portable,
+        precision: Precision::F32,
+    };
+    let plan = Plan::compile(&Model { graph, rows }, &options).unwrap();
+    let half = |values: &[f32]| halved(&Tensor::f32(vec![values.len() / 2, 2], values.to_vec())).1;
+    let inputs = vec![half(&[2.0, 3.0]), half(&[1.0, 2.0, 3.0, 4.0])];
+    let begun = plan.begin(inputs, vec![0, 0], &mut plan.scratch()).unwrap();
+    let mut outputs = Vec::new();
+    plan.part(&begun, 1..2, &mut plan.scratch(), &mut outputs)
+        .unwrap();
+    assert_eq!(outputs[0].as_f32().unwrap(), [6.0, 12.0]);
 }
