@@ -143,6 +143,7 @@ impl Metrics {
             traces: TraceCounts::default(),
         };
         metrics.register();
+        metrics.register_models();
         metrics.register_shadows();
         metrics.registry.register_collector(Box::new(GpuMetrics(gpus)));
         metrics
@@ -194,24 +195,6 @@ impl Metrics {
             "Requests whose run was split into parts for several engine threads",
             self.split.clone(),
         );
-        let time = self.load_seconds.clone();
-        registry.register_with_unit("load", "Making the model ready, by phase", seconds(), time);
-        registry.register("loads", "Loads of a model, by their end", self.loads.clone());
-        registry.register(
-            "model_ready",
-            "1 for each version of each model that is served",
-            self.model_ready.clone(),
-        );
-        registry.register(
-            "versions_in_memory",
-            "Versions in memory, those included that finish their last requests",
-            self.in_memory.clone(),
-        );
-        registry.register(
-            "engine_info",
-            "The engine that serves the model, and the class of the reason why it is not rank",
-            self.engine.clone(),
-        );
         registry.register(
             "in_flight",
             "Requests admitted and not yet answered",
@@ -239,6 +222,28 @@ impl Metrics {
             self.traces.clone(),
         );
         self.item_table.register(registry);
+    }
+
+    fn register_models(&mut self) {
+        let registry = &mut self.registry;
+        let time = self.load_seconds.clone();
+        registry.register_with_unit("load", "Making the model ready, by phase", Unit::Seconds, time);
+        registry.register("loads", "Loads of a model, by their end", self.loads.clone());
+        registry.register(
+            "model_ready",
+            "1 for each version of each model that is served",
+            self.model_ready.clone(),
+        );
+        registry.register(
+            "versions_in_memory",
+            "Versions in memory, those included that finish their last requests",
+            self.in_memory.clone(),
+        );
+        registry.register(
+            "engine_info",
+            "The engine that serves the model, and the class of the reason why it is not rank",
+            self.engine.clone(),
+        );
     }
 
     fn register_shadows(&mut self) {
