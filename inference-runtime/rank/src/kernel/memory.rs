@@ -74,6 +74,8 @@ pub fn prefetch<T>(values: &[T]) {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_sub(before).wrapping_add(at)) }
         }
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
 }
 
 #[cfg(test)]
