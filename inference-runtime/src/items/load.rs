@@ -74,6 +74,7 @@ impl ItemTable {
                 file(&own.ids)
             )));
         }
+        drop(items);
         table.newest.store(Arc::new(snapshot));
         table.catch_up(config, folder)?;
         let newest = table.newest();

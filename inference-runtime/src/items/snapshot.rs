@@ -188,7 +188,7 @@ impl Snapshot {
     /// `items` have the rows of `inputs`, in their order.
     pub fn new(stamp: Stamp, inputs: &[RowType], items: &Items) -> Self {
         let count = items.ids.len();
-        let buckets = (count / FILL).next_power_of_two();
+        let buckets = buckets_for(count);
         let mut order: Vec<(usize, usize)> = (0..count)
             .map(|item| (bucket(items.ids[item], buckets), item))
             .collect();
@@ -323,28 +323,36 @@ impl Snapshot {
         Ok(touched)
     }
 
-    /// The same items in memory that they share again, in as many buckets as they need.
+    /// The same items in memory that they share again, in as many buckets as they need, and no fewer than now. What they had before
+    /// is there meanwhile, and nothing else.
     fn packed(self) -> Self {
-        let ids = self.buckets.iter().flat_map(Bucket::ids);
-        let mut items = Items {
-            ids: ids.map(|id| i64::from_ne_bytes(*id)).collect(),
-            rows: vec![Vec::new(); self.inputs.len()],
-        };
-        let bytes = item_bytes(&self.inputs);
-        let rows = |bucket: &Bucket| 0..bucket.count as usize;
-        let all = self
-            .buckets
-            .iter()
-            .flat_map(|bucket| rows(bucket).map(move |row| bucket.row(row, bytes)));
-        for mut item in all {
-            for (rows, row) in items.rows.iter_mut().zip(&self.inputs) {
-                let (own, others) = item.split_at(row.bytes());
-                rows.extend_from_slice(own);
-                item = others;
-            }
+        let (old, bytes) = (self.buckets.len(), item_bytes(&self.inputs));
+        let wanted = buckets_for(self.count).max(old);
+        let mut packer = Packer::default();
+        for target in 0..wanted {
+            // Both are powers of two: an item of this one has the same lower bits in the old ones.
+            let from = &self.buckets[target & (old - 1)];
+            let ids = from.ids().iter().map(|id| i64::from_ne_bytes(*id)).enumerate();
+            let (rows, ids): (Vec<usize>, Vec<i64>) =
+                ids.filter(|(_, id)| bucket(*id, wanted) == target).unzip();
+            packer.pack(&ids, bytes, |block| {
+                rows.iter()
+                    .for_each(|row| block.extend_from_slice(from.row(*row, bytes)));
+            });
         }
-        Self::new(self.stamp, &self.inputs, &items)
+        Self {
+            stamp: self.stamp,
+            count: self.count,
+            inputs: self.inputs,
+            buckets: packer.buckets(),
+            apart: 0,
+        }
     }
+}
+
+/// Buckets of a table with so many items.
+fn buckets_for(items: usize) -> usize {
+    (items / FILL).next_power_of_two()
 }
 
 /// Which of a bucket's `ids` it is.

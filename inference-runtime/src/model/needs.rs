@@ -22,8 +22,9 @@ pub struct Sizes {
     pub model: u64,
     /// Weights that the model keeps beside it.
     pub external: u64,
-    /// Rows of the item table, and the ids of its items.
+    /// Rows of the item table, its deltas, and the ids of its items.
     pub rows: u64,
+    pub deltas: u64,
     pub ids: u64,
 }
 
@@ -43,7 +44,8 @@ impl Sizes {
                 // A sample is read when the largest part of a load is over.
                 Some("samples") => continue,
                 _ if ids.as_ref() == Some(&name) => &mut sizes.ids,
-                Some(items::FOLDER | items::DELTAS) => &mut sizes.rows,
+                Some(items::FOLDER) => &mut sizes.rows,
+                Some(items::DELTAS) => &mut sizes.deltas,
                 _ => &mut sizes.external,
             };
             *kind += size;
@@ -57,6 +59,7 @@ impl Sizes {
             model,
             external,
             rows,
+            deltas,
             ids,
         } = *self;
         let engine = match engine {
@@ -67,8 +70,13 @@ impl Sizes {
             // are repacked sessions share one copy, but which these are is not known before.
             EngineName::OnnxRuntime => LIBRARY + (1 + engines as u64) * model + external,
         };
-        // A table is read and then taken over; the index has some fifty bytes an item.
-        BESIDES + engine + 2 * rows + 8 * ids
+        // A table is read and then taken over. What deltas change is kept beside it, at most half of it, until all is packed
+        // together again. The index has some fifty bytes an item.
+        let rows = match deltas {
+            0 => 2 * rows,
+            _ => (5 * rows).div_ceil(2) + 3 * deltas,
+        };
+        BESIDES + engine + rows + 8 * ids
     }
 }
 
@@ -119,7 +127,8 @@ mod tests {
         let expected = Sizes {
             model: 1000,
             external: 200 + text.len() as u64,
-            rows: 405,
+            rows: 400,
+            deltas: 5,
             ids: 30,
         };
         assert_eq!(sizes, expected);
@@ -134,7 +143,9 @@ mod tests {
             needs(&folder, &wanted).unwrap(),
             sizes.needed(EngineName::OnnxRuntime, 4)
         );
-        let rank = BESIDES + 3 * 1000 + 2 * expected.external + 2 * 405 + 8 * 30;
-        assert_eq!(sizes.needed(EngineName::Rank, 4), rank);
+        let rank = BESIDES + 3 * 1000 + 2 * expected.external + 8 * 30;
+        assert_eq!(sizes.needed(EngineName::Rank, 4), rank + 1000 + 15);
+        let sizes = Sizes { deltas: 0, ..sizes };
+        assert_eq!(sizes.needed(EngineName::Rank, 4), rank + 800);
     }
 }
