@@ -147,7 +147,9 @@ pub fn try_joining(engine: &mut dyn Engine, model: &ServedModel, samples: &[Samp
     if model.batching.max_rows < 2 {
         return model.batching;
     }
-    let mut parts: Vec<Batch> = samples.iter().map(|sample| sample.batch.clone()).collect();
+    // Rows of a table may be in bf16, in which nothing could be varied.
+    let wide = |sample: &Sample| sample.batch.clone().wide(&model.layout);
+    let mut parts: Vec<Batch> = samples.iter().map(wide).collect();
     if parts.is_empty() {
         parts.push(zeros(model, 1));
     }
@@ -299,7 +301,13 @@ mod tests {
             batch: zeros(&model, 1),
             expected: None,
         };
-        for samples in [vec![], vec![sample]] {
+        let mut half = Sample {
+            name: "half".into(),
+            batch: zeros(&model, 1),
+            expected: None,
+        };
+        half.batch.inputs[0].data = Data::U16(vec![0; 2]);
+        for samples in [vec![], vec![sample], vec![half]] {
             let rows = |listwise| try_joining(&mut Sums { listwise }, &model, &samples).max_rows;
             assert_eq!(rows(false), model.batching.max_rows);
             assert_eq!(rows(true), 1);
