@@ -58,13 +58,16 @@ impl Utility {
     /// The utility of each of `rows` candidates, by the model's `outputs`; in double precision, heads in the order of their
     /// names. Those of the `kept` candidates are finite, or it is an error.
     pub fn values(&self, outputs: &Outputs, rows: usize, kept: &[usize]) -> Result<Vec<f64>, String> {
+        if rows == 0 {
+            return Ok(Vec::new());
+        }
         let mut values = match self.kind {
             Kind::Sum => vec![0.0; rows],
             Kind::Product => vec![1.0; rows],
         };
         for head in &self.heads {
             let tensor = outputs.tensors.get(head.output);
-            let tensor = tensor.filter(|tensor| tensor.shape.first() == Some(&rows) && rows > 0);
+            let tensor = tensor.filter(|tensor| tensor.shape.first() == Some(&rows));
             let tensor = tensor.ok_or("an output has not one row a candidate")?;
             let width = tensor.data.count() / rows;
             let places = (0..rows).map(|row| row * width + head.column);

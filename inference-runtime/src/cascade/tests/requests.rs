@@ -45,13 +45,18 @@ async fn nothing_kept_is_nothing_answered() {
         None,
     );
     let list = List::of(5, &mut StdRng::seed_from_u64(1)).whole(json!({}));
-    let (outputs, counts) = bench.ask("heavy", &list).await;
-    let outputs = outputs.unwrap();
-    assert_eq!(
-        (outputs.tensors[0].shape.as_slice(), items(&outputs)),
-        (&[0][..], vec![])
-    );
-    assert_eq!((counts.pairs, bench.runs.load(Ordering::Relaxed)), (0, 1));
+    let by_utility = HEAVY.replace("ids: item", "ids: item, utility: {sum: {score: 1.0}}");
+    for (run, config) in [HEAVY, &by_utility].into_iter().enumerate() {
+        let heavy = served("heavy", "1", &HEAVY_INPUTS, config);
+        bench.put(heavy, &[1.0], None);
+        let (outputs, counts) = bench.ask("heavy", &list).await;
+        let outputs = outputs.unwrap();
+        assert_eq!(
+            (outputs.tensors[0].shape.as_slice(), items(&outputs)),
+            (&[0][..], vec![])
+        );
+        assert_eq!((counts.pairs, bench.runs.load(Ordering::Relaxed)), (0, run + 1));
+    }
     // Without that, a score that is NaN is the light model's mistake, and said to be.
     bench.put(served("light", "3", &LIGHT_INPUTS, LIGHT), &[f32::NAN], None);
     let error = bench.ask("heavy", &list).await.0.unwrap_err();
