@@ -165,6 +165,14 @@ impl TopK {
         }
     }
 
+    /// The slot of a batch that has the ids; `None` when they are the item table's.
+    pub fn slot(&self) -> Option<usize> {
+        match self.ids {
+            Ids::Slot { slot, .. } => Some(slot),
+            Ids::ItemTable => None,
+        }
+    }
+
     /// What a request for the `k` best needs once its inputs have gone to the engine; `item_ids` are those that it sent for the
     /// item table. `None` when it should have sent them.
     pub fn asked(&self, k: usize, batch: &Batch, item_ids: Option<Data>) -> Option<Asked> {

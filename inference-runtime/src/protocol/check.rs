@@ -100,6 +100,13 @@ fn asked(
     let (Some(top_k), Some(k)) = (&model.top_k, k) else {
         return Ok(None);
     };
+    // A model may leave it open whether its inputs have as many rows as one another.
+    if let Some(slot) = top_k.slot()
+        && batch.inputs[slot].shape.first() != Some(&batch.rows)
+    {
+        let name = &model.layout.slots[slot].spec.name;
+        return Err(other_rows(name, &batch.inputs[slot], batch.rows, false));
+    }
     let asked = top_k.asked(k, batch, item_ids.map(Data::I64));
     asked.map(Some).ok_or_else(|| {
         ApiError::invalid(format!(

@@ -16,7 +16,8 @@ pub fn hashed() -> ServedModel {
     configured("inputs: {ids: {vocabularies: [1000], policies: [{hash: farmhash64}]}}")
 }
 
-fn configured(more: &str) -> ServedModel {
+/// The same model, with more in its configuration.
+pub fn configured(more: &str) -> ServedModel {
     let rows = || Dim::Named("n".into());
     let spec = TensorSpec::new;
     let signature = Signature {
@@ -356,4 +357,27 @@ fn text_is_refused_where_it_does_not_fit() {
             error.message
         );
     }
+}
+
+#[test]
+fn ids_of_other_candidates_are_refused() {
+    let mut model = model();
+    let mut signature = Signature::clone(&model.signature);
+    // Nothing says that the inputs have as many rows as one another.
+    for spec in &mut signature.inputs {
+        spec.dims[0] = Dim::Any;
+    }
+    model.layout = Arc::new(Layout::new(&signature, &[]).unwrap());
+    model.signature = Arc::new(signature);
+    let one = r#"{"name":"ids","shape":[1,1],"datatype":"INT64","data":[7]}"#;
+    let best = r#","parameters":{"top_k":1}"#;
+    assert!(parse(&body(&[DENSE, IDS], best), None, &model).is_ok());
+    let error = parse(&body(&[DENSE, one], best), None, &model).unwrap_err();
+    assert_eq!(error.status.as_u16(), 400);
+    assert!(
+        error
+            .message
+            .starts_with("input \"ids\": shape is [1, 1]; its first dimension is 2"),
+        "{error}"
+    );
 }
