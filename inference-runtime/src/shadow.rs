@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::engine::{Batch, Outputs};
 use crate::metrics::ShadowLabels;
-use crate::model::ranking;
+use crate::model::{ServedModel, ranking};
 use crate::priority::Priority;
 use crate::queue::Job;
 use crate::ready::Ready;
@@ -48,6 +48,15 @@ impl ShadowConfig {
     }
 }
 
+/// Whether a model's own vocabularies have the ids, or default rows for them; these are put there.
+fn admitted(model: &ServedModel, batch: &mut Batch) -> bool {
+    let mut slots = batch.inputs.iter_mut().zip(&model.layout.slots);
+    slots.all(|(tensor, slot)| {
+        let rules = model.ids.of(&slot.spec.name);
+        rules.is_none_or(|rules| rules.admit(&mut tensor.data).is_ok())
+    })
+}
+
 /// Requests of a model that were looked at for its shadow.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -80,9 +89,14 @@ impl Shadowed {
             count(serving, labels("incompatible"));
             return None;
         }
+        let mut batch = batch.clone();
+        if !admitted(&shadow.model, &mut batch) {
+            count(serving, labels("incompatible"));
+            return None;
+        }
         Some(Self {
             shadow,
-            batch: batch.clone(),
+            batch,
             labels: labels("compared"),
         })
     }
@@ -172,6 +186,9 @@ fn compare(own: &[f64], theirs: &[f64], k: usize) -> Option<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Data;
+    use crate::model::warmup;
+    use crate::protocol::request::tests::configured;
 
     #[test]
     fn as_many_as_the_percentage_says() {
@@ -196,6 +213,25 @@ mod tests {
             };
             assert!(config.check().unwrap_err().contains("shadow.percent"));
         }
+    }
+
+    #[test]
+    fn a_shadow_has_vocabularies_of_its_own() {
+        let of = |size: u64, policy: &str| {
+            configured(&format!(
+                "inputs: {{ids: {{vocabularies: [{size}], policies: [{policy}]}}}}"
+            ))
+        };
+        let batch = |id: i64| {
+            let mut batch = warmup::zeros(&of(1000, "refuse"), 1);
+            batch.inputs[1].data = Data::I64(vec![id]);
+            batch
+        };
+        assert!(admitted(&of(900, "refuse"), &mut batch(899)));
+        assert!(!admitted(&of(900, "refuse"), &mut batch(950)));
+        let mut replaced = batch(950);
+        assert!(admitted(&of(900, "{defaultRow: 3}"), &mut replaced));
+        assert_eq!(replaced.inputs[1].data, Data::I64(vec![3]));
     }
 
     #[test]
