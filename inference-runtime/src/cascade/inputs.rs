@@ -97,7 +97,15 @@ impl Rest {
             Some(own) if *own == rows => (name, tensor.rows(places)),
             _ => (name, tensor),
         };
-        check::batch(self.given.into_iter().map(cut).collect(), heavy, self.k)
+        let kept = self.given.into_iter().map(cut).collect();
+        check::batch(kept, heavy, self.k).map_err(|error| ApiError {
+            message: format!(
+                "of the {} candidates that the light model left, in its order: {}",
+                places.len(),
+                error.message
+            ),
+            ..error
+        })
     }
 }
 

@@ -93,39 +93,52 @@ pub async fn answer(
         permit,
         trace: counts.trace.clone(),
     };
-    let (mut batch, mut asked, mut fed) = (request.batch, request.top_k, None);
-    if let (Some(light), Some(rest)) = (&stages.light, request.rest) {
-        counts.light = Some((Arc::clone(light), batch.rows as u64));
-        let feeding = feed(serving, light, (batch, asked), &way).await;
-        let (ran, places) = feeding.map_err(|error| cascade::of_light(&light.model, error))?;
-        (batch, asked) = rest.kept(&ready.model, &places)?;
-        fed = Some((light, ran));
-    }
-    counts.pairs = batch.rows as u64;
-    let mut took = fed.as_ref().map_or(Duration::ZERO, |(_, ran)| share(&ran.done));
-    let mut outputs = if batch.rows > 0 {
-        let ran = run(serving, ready, batch, &way).await?;
-        took += share(&ran.done);
-        if let Some(shadowed) = ran.shadowed {
-            shadowed.send(serving, ready, &ran.done.outputs);
+    let work = (request.batch, request.top_k);
+    let (mut outputs, asked, took) = match (&stages.light, request.rest) {
+        (Some(light), Some(rest)) => {
+            counts.light = Some((Arc::clone(light), work.0.rows as u64));
+            let feeding = feed(serving, light, work, &way).await;
+            let (fed, places) = feeding.map_err(|error| cascade::of_light(&light.model, error))?;
+            let scored = match rest.kept(&ready.model, &places) {
+                Ok(work) => score(serving, ready, work, (&way, counts)).await,
+                Err(error) => Err(error),
+            };
+            // A shadow of the light model runs after both, so that the heavy one never waits for it.
+            if let Some(shadowed) = fed.shadowed {
+                shadowed.send(serving, light, &fed.done.outputs);
+            }
+            let (outputs, asked, took) = scored?;
+            (outputs, asked, took + share(&fed.done))
         }
-        ran.done.outputs
-    } else {
-        // The light model left none.
-        cascade::nothing(&ready.model)
+        _ => score(serving, ready, work, (&way, counts)).await?,
     };
     serving.admission.observe_run(took);
-    if let Some((light, ran)) = fed
-        && let Some(shadowed) = ran.shadowed
-    {
-        shadowed.send(serving, light, &ran.done.outputs);
-    }
     let items = best(serving, ready, asked.as_ref(), &mut outputs, counts.pairs)?;
     Ok(Answered {
         outputs,
         items,
         permit: way.permit,
     })
+}
+
+/// Runs the model that answers; gives the request's part of the engines' time too.
+async fn score(
+    serving: &Arc<Serving>,
+    ready: &Arc<Ready>,
+    (batch, asked): (Batch, Option<Asked>),
+    (way, counts): (&Way, &mut Counts),
+) -> Result<(Outputs, Option<Asked>, Duration), ApiError> {
+    counts.pairs = batch.rows as u64;
+    if batch.rows == 0 {
+        // A light model left none.
+        return Ok((cascade::nothing(&ready.model), asked, Duration::ZERO));
+    }
+    let ran = run(serving, ready, batch, way).await?;
+    let took = share(&ran.done);
+    if let Some(shadowed) = ran.shadowed {
+        shadowed.send(serving, ready, &ran.done.outputs);
+    }
+    Ok((ran.done.outputs, asked, took))
 }
 
 /// A request's part of the engines' time for its run.
