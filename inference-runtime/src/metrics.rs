@@ -265,15 +265,15 @@ impl Metrics {
         );
     }
 
-    /// Reads how many ids of a model were replaced.
+    /// Adds how many ids of a model were replaced.
     pub fn observe_ids(&self, model: &ServedModel) {
-        for (input, replaced) in model.ids.replaced() {
+        for (input, replaced) in model.ids.take_replaced() {
             let counter = self.replaced_ids.get_or_create(&InputLabels {
                 model: model.name.clone(),
                 version: model.version.clone(),
                 input: input.to_owned(),
             });
-            counter.inc_by(replaced.saturating_sub(counter.get()));
+            counter.inc_by(replaced);
         }
     }
 

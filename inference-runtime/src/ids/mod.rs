@@ -229,13 +229,13 @@ impl IdRules {
         self.inputs.iter().filter(|rules| rules.name == rules.input)
     }
 
-    /// For each of the model's inputs with a default row: its name, and how many ids that stood in for.
-    pub fn replaced(&self) -> impl Iterator<Item = (&str, u64)> {
+    /// For each of the model's inputs with a default row: its name, and how many ids that stood in for since this was last asked.
+    pub fn take_replaced(&self) -> impl Iterator<Item = (&str, u64)> {
         let defaults = |rules: &&InputRules| {
             let default = |column: &Column| matches!(column.policy, Policy::DefaultRow(_));
             rules.columns.iter().any(default)
         };
-        let count = |rules: &InputRules| rules.replaced.load(Ordering::Relaxed);
+        let count = |rules: &InputRules| rules.replaced.swap(0, Ordering::Relaxed);
         self.whole()
             .filter(defaults)
             .map(move |rules| (rules.name.as_str(), count(rules)))

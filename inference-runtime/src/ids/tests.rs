@@ -85,7 +85,7 @@ fn default_rows_stand_in_and_are_counted() {
             .unwrap_err()
             .contains("column 1")
     );
-    assert_eq!(rules.replaced().collect::<Vec<_>>(), [("sparse", 4)]);
+    assert_eq!(rules.take_replaced().collect::<Vec<_>>(), [("sparse", 4)]);
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn one_policy_holds_for_all_columns_and_for_parts() {
     assert_eq!(admitted(&rules, "sparse.user", &[5]), Ok((vec![1], 1)));
     assert_eq!(admitted(&rules, "small", &[4, -1, 2]), Ok((vec![3, 3, 2], 2)));
     assert_eq!(
-        rules.replaced().collect::<Vec<_>>(),
+        rules.take_replaced().collect::<Vec<_>>(),
         [("sparse", 6), ("small", 2)]
     );
 }

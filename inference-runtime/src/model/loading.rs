@@ -100,6 +100,8 @@ pub fn load(
         }
         None => None,
     };
+    // Samples are no traffic.
+    opened.model.ids.take_replaced().for_each(drop);
     ended("warm_up");
     Ok(Loaded {
         model: opened.model,
