@@ -196,6 +196,9 @@ impl Queue {
                 return Some(Work::Jobs(jobs));
             }
             if let Some(split) = waiting.draw_parts() {
+                if waiting.leaves_at().is_some() {
+                    self.added.notify_one();
+                }
                 return Some(Work::Parts(split));
             }
             if let Some(shadow) = waiting.draw_shadow(shadows) {
