@@ -64,42 +64,43 @@ fn up_to_16(bytes: &[u8]) -> u64 {
 }
 
 fn up_to_32(bytes: &[u8]) -> u64 {
-    let (length, multiplier) = (bytes.len(), multiplier(bytes));
-    let a = word(bytes, 0).wrapping_mul(K1);
-    let b = word(bytes, 8);
-    let c = word(bytes, length - 8).wrapping_mul(multiplier);
-    let d = word(bytes, length - 16).wrapping_mul(K2);
-    let u = a
-        .wrapping_add(b)
-        .rotate_right(43)
-        .wrapping_add(c.rotate_right(30));
-    let v = a.wrapping_add(b.wrapping_add(K2).rotate_right(18));
-    mix(u.wrapping_add(d), v.wrapping_add(c), multiplier)
+    let multiplier = multiplier(bytes);
+    let (u, v) = four(ends(bytes, K1), K2);
+    mix(u, v, multiplier)
 }
 
 fn up_to_64(bytes: &[u8]) -> u64 {
     let (length, multiplier) = (bytes.len(), multiplier(bytes));
-    let a = word(bytes, 0).wrapping_mul(K2);
-    let b = word(bytes, 8);
-    let c = word(bytes, length - 8).wrapping_mul(multiplier);
-    let d = word(bytes, length - 16).wrapping_mul(K2);
-    let y = a
-        .wrapping_add(b)
-        .rotate_right(43)
-        .wrapping_add(c.rotate_right(30));
-    let y = y.wrapping_add(d);
-    let z = a.wrapping_add(b.wrapping_add(K2).rotate_right(18));
-    let z = mix(y, z.wrapping_add(c), multiplier);
+    let words = ends(bytes, K2);
+    let (y, v) = four(words, K2);
+    let z = mix(y, v, multiplier);
     let e = word(bytes, 16).wrapping_mul(multiplier);
     let f = word(bytes, 24);
     let g = y.wrapping_add(word(bytes, length - 32)).wrapping_mul(multiplier);
     let h = z.wrapping_add(word(bytes, length - 24)).wrapping_mul(multiplier);
-    let u = e
-        .wrapping_add(f)
+    let (u, v) = four([e, f, g, h], words[0]);
+    mix(u, v, multiplier)
+}
+
+/// Two words from the beginning, the first of them times `first`, and two from the end.
+fn ends(bytes: &[u8], first: u64) -> [u64; 4] {
+    let length = bytes.len();
+    [
+        word(bytes, 0).wrapping_mul(first),
+        word(bytes, 8),
+        word(bytes, length - 8).wrapping_mul(multiplier(bytes)),
+        word(bytes, length - 16).wrapping_mul(K2),
+    ]
+}
+
+/// Two words of four, and a seed.
+fn four([a, b, c, d]: [u64; 4], seed: u64) -> (u64, u64) {
+    let u = a
+        .wrapping_add(b)
         .rotate_right(43)
-        .wrapping_add(g.rotate_right(30));
-    let v = e.wrapping_add(f.wrapping_add(a).rotate_right(18));
-    mix(u.wrapping_add(h), v.wrapping_add(g), multiplier)
+        .wrapping_add(c.rotate_right(30));
+    let v = a.wrapping_add(b.wrapping_add(seed).rotate_right(18));
+    (u.wrapping_add(d), v.wrapping_add(c))
 }
 
 /// Two words from the 32 bytes at `at`, and two seeds.
@@ -118,54 +119,52 @@ fn weak(bytes: &[u8], at: usize, (a, b): (u64, u64)) -> (u64, u64) {
 /// In blocks of 64 bytes, the last of which may overlap the one before.
 fn longer(bytes: &[u8]) -> u64 {
     const SEED: u64 = 81;
-    let mut x = SEED.wrapping_mul(K2).wrapping_add(word(bytes, 0));
-    let mut y = SEED.wrapping_mul(K1).wrapping_add(113);
-    let mut z = shift_mix(y.wrapping_mul(K2).wrapping_add(113)).wrapping_mul(K2);
-    let (mut v, mut w) = ((0_u64, 0_u64), (0_u64, 0_u64));
-    let last = bytes.len() - 64;
+    let y = SEED.wrapping_mul(K1).wrapping_add(113);
+    let mut state = State {
+        x: SEED.wrapping_mul(K2).wrapping_add(word(bytes, 0)),
+        y,
+        z: shift_mix(y.wrapping_mul(K2).wrapping_add(113)).wrapping_mul(K2),
+        v: (0, 0),
+        w: (0, 0),
+    };
     for at in (0..=(bytes.len() - 1) / 64 * 64 - 64).step_by(64) {
-        x = x
-            .wrapping_add(y)
-            .wrapping_add(v.0)
-            .wrapping_add(word(bytes, at + 8));
-        x = x.rotate_right(37).wrapping_mul(K1);
-        y = y.wrapping_add(v.1).wrapping_add(word(bytes, at + 48));
-        y = y.rotate_right(42).wrapping_mul(K1);
-        x ^= w.1;
-        y = y.wrapping_add(v.0).wrapping_add(word(bytes, at + 40));
-        z = z.wrapping_add(w.0).rotate_right(33).wrapping_mul(K1);
-        v = weak(bytes, at, (v.1.wrapping_mul(K1), x.wrapping_add(w.0)));
-        w = weak(
-            bytes,
-            at + 32,
-            (z.wrapping_add(w.1), y.wrapping_add(word(bytes, at + 16))),
-        );
-        std::mem::swap(&mut z, &mut x);
+        state.block(bytes, at, (K1, 1));
     }
-    let multiplier = K1.wrapping_add((z & 0xff) << 1);
-    w.0 = w.0.wrapping_add((bytes.len() as u64 - 1) & 63);
-    v.0 = v.0.wrapping_add(w.0);
-    w.0 = w.0.wrapping_add(v.0);
-    x = x
-        .wrapping_add(y)
-        .wrapping_add(v.0)
-        .wrapping_add(word(bytes, last + 8));
-    x = x.rotate_right(37).wrapping_mul(multiplier);
-    y = y.wrapping_add(v.1).wrapping_add(word(bytes, last + 48));
-    y = y.rotate_right(42).wrapping_mul(multiplier);
-    x ^= w.1.wrapping_mul(9);
-    y = y
-        .wrapping_add(v.0.wrapping_mul(9))
-        .wrapping_add(word(bytes, last + 40));
-    z = z.wrapping_add(w.0).rotate_right(33).wrapping_mul(multiplier);
-    v = weak(bytes, last, (v.1.wrapping_mul(multiplier), x.wrapping_add(w.0)));
-    w = weak(
-        bytes,
-        last + 32,
-        (z.wrapping_add(w.1), y.wrapping_add(word(bytes, last + 16))),
-    );
-    std::mem::swap(&mut z, &mut x);
+    let multiplier = K1.wrapping_add((state.z & 0xff) << 1);
+    state.w.0 = state.w.0.wrapping_add((bytes.len() as u64 - 1) & 63);
+    state.v.0 = state.v.0.wrapping_add(state.w.0);
+    state.w.0 = state.w.0.wrapping_add(state.v.0);
+    state.block(bytes, bytes.len() - 64, (multiplier, 9));
+    let State { x, y, z, v, w } = state;
     let first = mix(v.0, w.0, multiplier).wrapping_add(shift_mix(y).wrapping_mul(K0));
     let second = mix(v.1, w.1, multiplier).wrapping_add(x);
     mix(first.wrapping_add(z), second, multiplier)
+}
+
+/// What goes from block to block.
+struct State {
+    x: u64,
+    y: u64,
+    z: u64,
+    v: (u64, u64),
+    w: (u64, u64),
+}
+
+impl State {
+    /// Takes in the 64 bytes at `at`; the last ones have a multiplier and a factor of their own.
+    fn block(&mut self, bytes: &[u8], at: usize, (multiplier, factor): (u64, u64)) {
+        let Self { x, y, z, v, w } = self;
+        let word = |offset: usize| word(bytes, at + offset);
+        *x = x.wrapping_add(*y).wrapping_add(v.0).wrapping_add(word(8));
+        *x = x.rotate_right(37).wrapping_mul(multiplier);
+        *y = y.wrapping_add(v.1).wrapping_add(word(48));
+        *y = y.rotate_right(42).wrapping_mul(multiplier);
+        *x ^= w.1.wrapping_mul(factor);
+        *y = y.wrapping_add(v.0.wrapping_mul(factor)).wrapping_add(word(40));
+        *z = z.wrapping_add(w.0).rotate_right(33).wrapping_mul(multiplier);
+        *v = weak(bytes, at, (v.1.wrapping_mul(multiplier), x.wrapping_add(w.0)));
+        let seeds = (z.wrapping_add(w.1), y.wrapping_add(word(16)));
+        *w = weak(bytes, at + 32, seeds);
+        std::mem::swap(z, x);
+    }
 }
