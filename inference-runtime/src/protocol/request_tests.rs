@@ -140,15 +140,20 @@ fn binary_tensors_follow_the_json() {
 }
 
 fn refused(cases: Vec<(Vec<u8>, &str)>) {
-    for (text, named) in cases {
-        let error = parse(&text, None, &model()).unwrap_err();
-        assert_eq!(error.status, http::StatusCode::BAD_REQUEST);
-        assert!(
-            error.message.contains(named),
-            "wanted {named:?}, got {:?}",
-            error.message
-        );
-    }
+    let model = model();
+    cases
+        .iter()
+        .for_each(|(text, named)| refused_by(&model, text, named));
+}
+
+fn refused_by(model: &ServedModel, text: &[u8], named: &str) {
+    let error = parse(text, None, model).unwrap_err();
+    assert_eq!(error.status, http::StatusCode::BAD_REQUEST);
+    assert!(
+        error.message.contains(named),
+        "wanted {named:?}, got {:?}",
+        error.message
+    );
 }
 
 #[test]
@@ -349,13 +354,7 @@ fn text_is_refused_where_it_does_not_fit() {
             "0 bytes are left of the body",
         ),
     ] {
-        let error = parse(&body(&[DENSE, &text], ""), None, &served).unwrap_err();
-        assert_eq!(error.status, http::StatusCode::BAD_REQUEST);
-        assert!(
-            error.message.contains(named),
-            "wanted {named:?}, got {:?}",
-            error.message
-        );
+        refused_by(&served, &body(&[DENSE, &text], ""), named);
     }
 }
 
