@@ -108,9 +108,8 @@ def test_stalled_bodies_take_no_room_from_others(tmp_path, ranker):
 
 @pytest.mark.long
 def test_a_thousand_slow_clients_delay_nobody(start, ranker, tmp_path):
-    """The p99 of a good client stays near what it is when they are at another server of the same machine, which costs the machine
-    as much. Rounds take turns, and the median of each counts: what else runs here makes some of them worse. The aim is a factor
-    of 3, which is missed where the machine is fast (0.5 ms become 1.5): their timeouts end together.
+    """The p99 of a good client stays below three times what it is when they are at another server of the same machine, which
+    costs the machine as much. Rounds take turns, and the median of each counts: what else runs here makes some of them worse.
     """
     request = json.dumps(small.request(*small.pairs(np.random.default_rng(8), 3))).encode(), {}, 3
     load = ["--rate", "200", "--connections", "4", "--duration", "3s", "--warm-up", "500ms"]
@@ -124,7 +123,7 @@ def test_a_thousand_slow_clients_delay_nobody(start, ranker, tmp_path):
             assert report["total"]["answered"] >= 0.999 * report["total"]["sent"]
             found.append(report["latency"]["p99_ms"])
     middle = {attacked: statistics.median(found) for attacked, found in p99.items()}
-    assert middle[measured] <= 6 * middle[other], p99.values()
+    assert middle[measured] <= 3 * middle[other], p99.values()
 
 
 def test_who_holds_memory_has_to_go_on(tmp_path, ranker):

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
+use rand::RngExt;
 
 use crate::admission::Permit;
 use crate::protocol::ApiError;
@@ -40,7 +41,7 @@ impl Due {
     pub fn new(time: Duration) -> Self {
         Self {
             time,
-            end: Instant::now() + time,
+            end: Instant::now() + spread(time),
             stride_end: None,
             bytes: STRIDE,
         }
@@ -72,6 +73,12 @@ impl Due {
             _ => too_slow(self.time),
         }
     }
+}
+
+/// At least the time, and up to a quarter more: clients that stalled together are not ended together, which would be a
+/// burst of work that others wait for.
+pub fn spread(time: Duration) -> Duration {
+    time.mul_f64(rand::rng().random_range(1.0..1.25))
 }
 
 /// The declared length of a body, if there is one.

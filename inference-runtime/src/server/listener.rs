@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::Serving;
-use super::body::Reply;
+use super::body::{Reply, spread};
 use super::grpc::door::Door;
 
 /// Request heads are small; more is refused with 431.
@@ -128,7 +128,7 @@ impl Connection {
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            .header_read_timeout(self.limits.header_timeout)
+            .header_read_timeout(spread(self.limits.header_timeout))
             .max_header_size(MAX_HEAD_BYTES);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
@@ -163,7 +163,7 @@ impl Connection {
         let mut connection = std::pin::pin!(connection);
         let age = tokio::time::sleep(self.age());
         let first_request = async {
-            tokio::time::sleep(self.limits.header_timeout).await;
+            tokio::time::sleep(spread(self.limits.header_timeout)).await;
             if used.load(Ordering::Relaxed) {
                 std::future::pending::<()>().await;
             }
