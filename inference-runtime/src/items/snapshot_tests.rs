@@ -116,9 +116,9 @@ fn memory_that_deltas_have_scattered_is_packed_again() {
     };
     assert_eq!(memories(&table), 1);
     let mut most = 0;
-    for state in 1..300 {
+    for state in 1..1_000 {
         table = table
-            .changed(stamp("n"), &items(&[state * 6], state), &[])
+            .changed(stamp("n"), &items(&[state * 2], state), &[])
             .unwrap();
         most = most.max(memories(&table));
         assert!(table.apart <= table.buckets.len() / 2);
@@ -127,7 +127,7 @@ fn memory_that_deltas_have_scattered_is_packed_again() {
         most > table.buckets.len() / 2 && memories(&table) < most,
         "{most}"
     );
-    assert_eq!(states(&table, &[6, 7, 299 * 6]), [Some(1), Some(0), Some(299)]);
+    assert_eq!(states(&table, &[2, 3, 999 * 2]), [Some(1), Some(0), Some(999)]);
 }
 
 proptest! {
