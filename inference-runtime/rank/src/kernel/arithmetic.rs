@@ -12,10 +12,21 @@ pub trait Arithmetic {
     type Unit: Copy;
     /// Weights of 16 columns.
     type Line: Copy;
+    /// Whether results may be rounded.
+    const ROUNDS: bool = true;
 
     unsafe fn line(from: *const Self::Unit) -> Self::Line;
     /// `sums + x * line`, `x` the same for all lanes.
     unsafe fn multiply_add(sums: Self::Sums, x: *const Self::Unit, line: Self::Line) -> Self::Sums;
+
+    /// As [`bf16::round`].
+    ///
+    /// # Safety
+    /// The machine has the instruction set.
+    #[inline(always)]
+    unsafe fn round(row: &[f32], pairs: &mut [Pair]) {
+        bf16::round_by_bits(row, pairs);
+    }
 }
 
 /// One number a time.
@@ -25,6 +36,7 @@ impl<V: Vector> Arithmetic for F32<V> {
     type Sums = V;
     type Unit = f32;
     type Line = V;
+    const ROUNDS: bool = false;
 
     #[inline(always)]
     unsafe fn line(from: *const f32) -> V {
@@ -77,6 +89,7 @@ mod x86 {
         _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_load_si512, _mm512_set1_epi32, _mm512_slli_epi32,
     };
 
+    use super::super::bf16::x86::round_row;
     use super::super::vector::{Avx2, Avx512};
     use super::{Arithmetic, Pair};
 
@@ -176,6 +189,11 @@ mod x86 {
                 let line = std::mem::transmute::<__m512i, __m512bh>(line);
                 Avx512(_mm512_dpbf16_ps(sums.0, x, line))
             }
+        }
+
+        #[inline(always)]
+        unsafe fn round(row: &[f32], pairs: &mut [Pair]) {
+            unsafe { round_row(row, pairs) }
         }
     }
 }

@@ -52,6 +52,24 @@ impl Pair {
     }
 }
 
+/// The pairs that have the bits of these numbers.
+pub fn pairs(floats: &[f32]) -> &[Pair] {
+    // SAFETY: both have the same size and alignment, and any bits are one.
+    unsafe { std::slice::from_raw_parts(floats.as_ptr().cast(), floats.len()) }
+}
+
+/// The other way round.
+pub(super) fn floats(pairs: &[Pair]) -> &[f32] {
+    // SAFETY: as in `pairs`.
+    unsafe { std::slice::from_raw_parts(pairs.as_ptr().cast(), pairs.len()) }
+}
+
+/// As [`pairs`].
+pub fn pairs_mut(floats: &mut [f32]) -> &mut [Pair] {
+    // SAFETY: as in `pairs`.
+    unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), floats.len()) }
+}
+
 /// One fused multiply-add that gives 0 instead of a denormal; `x` and `y` are no denormals. Tiny is a result that would be
 /// below the least normal number if exponents had no end, as for every instruction of x86-64 that flushes.
 #[inline(always)]
@@ -76,6 +94,13 @@ fn flushed(x: f32) -> f32 {
     }
 }
 
+/// Rounded rows: row `r` begins at `r * stride`.
+#[derive(Clone, Copy, Debug)]
+pub struct PairRows<'a> {
+    pub pairs: &'a [Pair],
+    pub stride: usize,
+}
+
 /// Where the columns of some rows go: from `at` on in every `depth` pairs.
 #[derive(Clone, Copy, Debug)]
 pub struct Columns {
@@ -83,7 +108,7 @@ pub struct Columns {
     pub depth: usize,
 }
 
-/// The first `k` numbers of each row, rounded: once, however many panels of weights they meet. Gives where the columns end.
+/// The first `k` numbers of each row, rounded. Gives where the columns end.
 pub fn round(
     set: InstructionSet,
     a: Rows<'_>,
@@ -94,10 +119,8 @@ pub fn round(
     #[cfg(target_arch = "x86_64")]
     if set == InstructionSet::Avx512Bf16 {
         assert!(set.is_here(), "this machine has no {set}");
-        for (row, pairs) in (0..rows).zip(pairs.chunks_exact_mut(to.depth.max(1))) {
-            // SAFETY: the machine has the instruction set.
-            unsafe { x86::round_row(a.row(row, k), &mut pairs[to.at..to.at + k.div_ceil(2)]) }
-        }
+        // SAFETY: the machine has the instruction set.
+        unsafe { x86::round(a, [rows, k], to, pairs) }
         return to.at + k.div_ceil(2);
     }
     by_bits(set, a, [rows, k], to, pairs);
@@ -111,14 +134,18 @@ on_each_set! {
 #[inline(always)]
 fn by_bits_body(a: Rows<'_>, [rows, k]: [usize; 2], to: Columns, pairs: &mut [Pair]) {
     for (row, pairs) in (0..rows).zip(pairs.chunks_exact_mut(to.depth.max(1))) {
-        let (a, pairs) = (a.row(row, k), &mut pairs[to.at..to.at + k.div_ceil(2)]);
-        let (twos, rest) = a.as_chunks::<2>();
-        for (pair, [first, second]) in pairs.iter_mut().zip(twos) {
-            *pair = Pair::new(*first, *second);
-        }
-        if let (Some(pair), [first]) = (pairs.last_mut(), rest) {
-            *pair = Pair::new(*first, 0.0);
-        }
+        round_by_bits(a.row(row, k), &mut pairs[to.at..to.at + k.div_ceil(2)]);
+    }
+}
+
+#[inline(always)]
+pub(super) fn round_by_bits(row: &[f32], pairs: &mut [Pair]) {
+    let (twos, rest) = row.as_chunks::<2>();
+    for (pair, [first, second]) in pairs.iter_mut().zip(twos) {
+        *pair = Pair::new(*first, *second);
+    }
+    if let (Some(pair), [first]) = (pairs.last_mut(), rest) {
+        *pair = Pair::new(*first, 0.0);
     }
 }
 
@@ -142,15 +169,17 @@ pub(super) fn least(bits: u32, than: u32) -> u32 {
 }
 
 on_each_set! {
-    /// Into `found`: the least of all halves.
-    least_of(pairs: &[Pair], found: &mut u32) = least_of_body
+    /// Into `found`: the least of all halves of the first `depth` pairs of each row.
+    least_of(a: PairRows<'_>, rows: usize, depth: usize, found: &mut u32) = least_of_body
 }
 
 #[inline(always)]
-fn least_of_body(pairs: &[Pair], found: &mut u32) {
+fn least_of_body(a: PairRows<'_>, rows: usize, depth: usize, found: &mut u32) {
     let mut all = u32::MAX;
-    for pair in pairs {
-        all = least(pair.0 & UPPER, least(pair.0 << 16, all));
+    for row in 0..rows {
+        for pair in &a.pairs[row * a.stride..row * a.stride + depth] {
+            all = least(pair.0 & UPPER, least(pair.0 << 16, all));
+        }
     }
     *found = all;
 }
@@ -181,33 +210,56 @@ pub(super) fn stays_normal(a: u32, b: u32, start: u32) -> bool {
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(super) mod x86 {
     use std::arch::x86_64::{
-        __m512i, _mm512_cvtne2ps_pbh, _mm512_mask_storeu_epi32, _mm512_maskz_loadu_ps, _mm512_rol_epi32,
+        __m512, __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_loadu_ps, _mm512_mask_storeu_epi32,
+        _mm512_maskz_loadu_ps, _mm512_rol_epi32, _mm512_storeu_si512,
     };
 
-    use super::Pair;
+    use super::super::vector::LANES;
+    use super::{Columns, Pair, Rows};
 
-    /// # Safety
-    /// The machine has AVX-512 F and BF16.
     #[target_feature(enable = "avx512f,avx512bf16")]
-    pub unsafe fn round_row(row: &[f32], pairs: &mut [Pair]) {
-        const FLOATS: usize = 32;
-        let first = |count: usize| u16::MAX.checked_shr(16 - count as u32).unwrap_or(0);
-        for (x, pairs) in row.chunks(FLOATS).zip(pairs.chunks_mut(FLOATS / 2)) {
-            let low = x.len().min(FLOATS / 2);
-            // SAFETY: no more is read than `x` has, the rest is 0, and no more is written than `pairs` has.
+    pub fn round(a: Rows<'_>, [rows, k]: [usize; 2], to: Columns, pairs: &mut [Pair]) {
+        for (row, pairs) in (0..rows).zip(pairs.chunks_exact_mut(to.depth.max(1))) {
+            round_row(a.row(row, k), &mut pairs[to.at..to.at + k.div_ceil(2)]);
+        }
+    }
+
+    /// `pairs` are half as many, rounded up.
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    #[inline]
+    pub fn round_row(row: &[f32], pairs: &mut [Pair]) {
+        let (whole, rest) = row.as_chunks::<{ 2 * LANES }>();
+        let (pairs, last) = pairs.split_at_mut(whole.len() * LANES);
+        for (x, pairs) in whole.iter().zip(pairs.as_chunks_mut::<LANES>().0) {
+            // SAFETY: there are as many numbers and pairs.
             unsafe {
-                let halves = [
-                    _mm512_maskz_loadu_ps(first(low), x.as_ptr()),
-                    _mm512_maskz_loadu_ps(first(x.len() - low), x.as_ptr().wrapping_add(low)),
-                ];
-                let two: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(halves[1], halves[0]));
-                // The instruction has the first in the lower half.
-                let pair = _mm512_rol_epi32::<16>(two);
-                _mm512_mask_storeu_epi32(pairs.as_mut_ptr().cast(), first(pairs.len()), pair);
+                let [low, high] = [x.as_ptr(), x.as_ptr().add(LANES)].map(|x| _mm512_loadu_ps(x));
+                _mm512_storeu_si512(pairs.as_mut_ptr().cast(), two(low, high));
             }
         }
+        if rest.is_empty() {
+            return;
+        }
+        let first = |count: usize| u16::MAX.checked_shr((LANES - count) as u32).unwrap_or(0);
+        let low = rest.len().min(LANES);
+        // SAFETY: no more is read than `rest` has, what is behind it is 0, and no more is written than `last` has.
+        unsafe {
+            let high = _mm512_maskz_loadu_ps(first(rest.len() - low), rest.as_ptr().wrapping_add(low));
+            let low = _mm512_maskz_loadu_ps(first(low), rest.as_ptr());
+            _mm512_mask_storeu_epi32(last.as_mut_ptr().cast(), first(last.len()), two(low, high));
+        }
+    }
+
+    /// The numbers of `low`, then those of `high`, in pairs.
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    #[inline]
+    fn two(low: __m512, high: __m512) -> __m512i {
+        // SAFETY: the same bits by another name.
+        let halves = unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) };
+        // The instruction has the first of a pair in the lower half.
+        _mm512_rol_epi32::<16>(halves)
     }
 }
 

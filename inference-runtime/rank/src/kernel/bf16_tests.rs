@@ -73,12 +73,18 @@ fn the_least_number_is_found() {
     ];
     for set in InstructionSet::available() {
         let mut found = 0;
-        least_of(set, &pairs, &mut found);
+        let rows = |stride: usize| PairRows {
+            pairs: &pairs,
+            stride,
+        };
+        least_of(set, rows(1), 3, 1, &mut found);
         assert_eq!(found, 0.25_f32.to_bits() - 1, "{set}");
+        least_of(set, rows(2), 2, 1, &mut found);
+        assert_eq!(found, 1.0_f32.to_bits() - 1, "{set}");
         let data = [1.0, -0.5, 0.0, 0.125, 1.0, 1e-40];
         least_of_rows(set, Rows::new(&data, 3), 2, 2, &mut found);
         assert_eq!(found, 0.125_f32.to_bits() - 1, "{set}");
-        least_of(set, &pairs[..0], &mut found);
+        least_of(set, rows(1), 0, 1, &mut found);
         assert_eq!(found, u32::MAX, "{set}");
     }
 }

@@ -1,6 +1,6 @@
 //! Rows of a table into their places.
 
-use super::{RowsMut, prefetch};
+use super::{RowsMut, Table, prefetch};
 
 /// Rows of integers.
 #[derive(Clone, Copy, Debug)]
@@ -21,16 +21,9 @@ pub struct OutsideTable {
 /// Rows that are looked up, and prefetched, before the first of them is copied.
 const AHEAD: usize = 256;
 
-/// For each of `rows` and each column of ids the table's row of `width` floats, one after the other. An index below 0 counts
-/// from the end.
-pub fn gather(
-    table: &[f32],
-    width: usize,
-    ids: &Ids<'_>,
-    rows: usize,
-    out: &mut RowsMut<'_>,
-) -> Result<(), OutsideTable> {
-    let size = table.len() / width.max(1);
+/// For each of `rows` and each column of ids the table's row, one after the other. An index below 0 counts from the end.
+pub fn gather(table: &Table, ids: &Ids<'_>, rows: usize, out: &mut RowsMut<'_>) -> Result<(), OutsideTable> {
+    let (size, width, table) = (table.size(), table.width(), table.rows());
     let mut starts = [0; AHEAD];
     let at_once = (AHEAD / ids.columns.len().max(1)).max(1);
     for first in (0..rows).step_by(at_once) {
@@ -99,7 +92,12 @@ fn copy_of<const W: usize>(table: &[f32], starts: &[usize], out: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::kernel::bf16::{Pair, pairs};
+    use crate::kernel::{InstructionSet, LINE};
+    use crate::tensor::Tensor;
 
     const DATA: [i64; 6] = [0, -1, 3, 9, 2, 4];
 
@@ -115,28 +113,56 @@ mod tests {
     #[test]
     fn rows_arrive_in_place_and_bad_ids_are_named() {
         for width in [1, 3, 8, 16, 20, 32, 64] {
-            let table: Vec<f32> = (0..10 * width).map(|i| i as f32).collect();
-            let stride = 2 * width + 3;
-            let mut out = vec![-1.0; 3 * stride];
-            let mut rows = RowsMut {
-                data: &mut out,
-                stride,
-            };
-            gather(&table, width, &ids(&[(0, 1), (1, 0)]), 3, &mut rows).unwrap();
-            for (row, (a, b)) in [(1, 9), (4, 9), (3, 4)].into_iter().enumerate() {
-                let got = &out[row * stride..];
-                assert_eq!(got[..width], table[a * width..(a + 1) * width]);
-                assert_eq!(got[width..2 * width], table[b * width..(b + 1) * width]);
-                assert!(got[2 * width..2 * width + 3].iter().all(|x| *x == -1.0));
-            }
-            for (add, index) in [(7, 10), (-14, -14), (i64::MAX, i64::MAX)] {
+            let values: Vec<f32> = (0..10 * width).map(|i| i as f32).collect();
+            let tensor = Arc::new(Tensor::f32(vec![10, width], values.clone()));
+            let table = Table::new(&tensor).unwrap();
+            for table in [table.in_lines(), table] {
+                assert_eq!([table.size(), table.width()], [10, width]);
+                let stride = 2 * width + 3;
+                let mut out = vec![-1.0; 3 * stride];
                 let mut rows = RowsMut {
                     data: &mut out,
                     stride,
                 };
-                let columns = [(0, add)];
-                let wrong = gather(&table, width, &ids(&columns), 3, &mut rows);
-                assert_eq!(wrong, Err(OutsideTable { index }));
+                gather(&table, &ids(&[(0, 1), (1, 0)]), 3, &mut rows).unwrap();
+                for (row, (a, b)) in [(1, 9), (4, 9), (3, 4)].into_iter().enumerate() {
+                    let got = &out[row * stride..];
+                    assert_eq!(got[..width], values[a * width..(a + 1) * width]);
+                    assert_eq!(got[width..2 * width], values[b * width..(b + 1) * width]);
+                    assert!(got[2 * width..2 * width + 3].iter().all(|x| *x == -1.0));
+                }
+                for (add, index) in [(7, 10), (-14, -14), (i64::MAX, i64::MAX)] {
+                    let mut rows = RowsMut {
+                        data: &mut out,
+                        stride,
+                    };
+                    let columns = [(0, add)];
+                    let wrong = gather(&table, &ids(&columns), 3, &mut rows);
+                    assert_eq!(wrong, Err(OutsideTable { index }));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rounded_rows_arrive_in_pairs_and_lines() {
+        for width in [1, 7, 16, 32] {
+            let values: Vec<f32> = (0..10 * width).map(|i| 1.0 + i as f32 / 1024.0).collect();
+            let tensor = Arc::new(Tensor::f32(vec![10, width], values.clone()));
+            let table = Table::new(&tensor).unwrap().in_pairs(InstructionSet::best());
+            assert_eq!([table.size(), table.width()], [10, width.div_ceil(2)]);
+            assert_eq!(table.rows().as_ptr().addr() % LINE, 0);
+            let mut out = vec![-1.0; 3 * table.width()];
+            let mut rows = RowsMut {
+                data: &mut out,
+                stride: table.width(),
+            };
+            gather(&table, &ids(&[(1, 0)]), 3, &mut rows).unwrap();
+            for (row, id) in [9, 9, 4].into_iter().enumerate() {
+                let two = |two: &[f32]| Pair::new(two[0], two.get(1).copied().unwrap_or(0.0));
+                let expected: Vec<Pair> = values[id * width..(id + 1) * width].chunks(2).map(two).collect();
+                let got = pairs(&out[row * table.width()..(row + 1) * table.width()]);
+                assert_eq!(got, expected);
             }
         }
     }

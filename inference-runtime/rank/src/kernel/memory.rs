@@ -10,7 +10,7 @@ const HUGE_PAGE: usize = 2 << 20;
 #[derive(Clone, Copy)]
 struct Line([u8; LINE]);
 
-/// Bytes that begin at a cache line; in huge pages where the system gives them and there are enough bytes. They never change.
+/// Bytes that begin at a cache line; in huge pages where the system gives them and there are enough bytes.
 pub struct Lines {
     lines: Vec<Line>,
     len: usize,
@@ -18,10 +18,7 @@ pub struct Lines {
 
 impl Lines {
     pub fn new(bytes: &[u8]) -> Self {
-        let count = bytes.len().div_ceil(LINE);
-        let mut lines: Vec<Line> = Vec::with_capacity(count);
-        // Before the memory is touched for the first time.
-        ask_for_huge_pages(lines.as_mut_ptr().cast(), count * LINE);
+        let mut lines = room(bytes.len().div_ceil(LINE));
         let (whole, rest) = bytes.as_chunks::<LINE>();
         lines.extend(whole.iter().map(|bytes| Line(*bytes)));
         if !rest.is_empty() {
@@ -35,10 +32,36 @@ impl Lines {
         }
     }
 
+    /// So many numbers, all 0.
+    pub fn zeros(floats: usize) -> Self {
+        let len = floats * size_of::<f32>();
+        let count = len.div_ceil(LINE);
+        let mut lines = room(count);
+        lines.resize(count, Line([0; LINE]));
+        Self { lines, len }
+    }
+
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: lines are bytes without gaps, and there are at least `len` of them.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
     }
+
+    pub fn floats(&self) -> &[f32] {
+        // SAFETY: as above; lines are aligned for numbers, which any bits are.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len / size_of::<f32>()) }
+    }
+
+    pub fn floats_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len / size_of::<f32>()) }
+    }
+}
+
+/// Memory for so many lines, not touched yet.
+fn room(lines: usize) -> Vec<Line> {
+    let mut room: Vec<Line> = Vec::with_capacity(lines);
+    ask_for_huge_pages(room.as_mut_ptr().cast(), lines * LINE);
+    room
 }
 
 /// A hint; nothing depends on whether it is followed.

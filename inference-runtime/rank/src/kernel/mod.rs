@@ -20,19 +20,21 @@ mod product;
 mod recurrent;
 mod reduce;
 mod rows;
+mod table;
 mod trees;
 mod vector;
 
-pub use bf16::{Columns, Pair, round, widen};
+pub use bf16::{Columns, Pair, PairRows, pairs, pairs_mut, round, widen};
 pub use elementwise::{binary, has_binary, has_unary, unary};
 pub use gather::{Ids, OutsideTable, gather};
 pub use isa::InstructionSet;
 pub use memory::{LINE, Lines, prefetch};
 pub use pack::{Bf16Weights, Packed};
-pub use product::{Product, Start, multiply, multiply_bf16};
+pub use product::{Product, Start, multiply, multiply_and_round, multiply_bf16};
 pub use recurrent::{Gru, Sequence, gru};
 pub use reduce::{Groups, Norm, layer_norm, reduce, softmax};
 pub use rows::{Rows, RowsMut, copy};
+pub use table::Table;
 pub use trees::{Forest, trees};
 
 /// Compiles a body once for each instruction set. Rust never fuses or reorders floating-point operations by itself, so

@@ -94,24 +94,35 @@ pub struct Bf16Weights {
 }
 
 impl Bf16Weights {
-    /// From a row-major matrix.
-    pub fn new(matrix: &[f32], k: usize, n: usize) -> Self {
-        let depth = k.div_ceil(2);
-        let mut lines = Vec::with_capacity(n.div_ceil(LANES) * depth);
+    /// From a row-major matrix, for rows of parts that have so many columns: each begins with a pair.
+    pub fn new(matrix: &[f32], parts: &[usize], n: usize) -> Self {
+        let mut twos = Vec::new();
+        let mut end = 0;
+        for part in parts {
+            let own = end..end + part;
+            twos.extend(own.clone().step_by(2).map(|at| (at, own.contains(&(at + 1)))));
+            end = own.end;
+        }
+        let mut lines = Vec::with_capacity(n.div_ceil(LANES) * twos.len());
         let mut least = u32::MAX;
         for first in (0..n).step_by(LANES) {
             let columns = first..(first + LANES).min(n);
-            for at in (0..k).step_by(2) {
+            for (at, two) in &twos {
                 let mut line = Line([Pair::default(); LANES]);
                 for (pair, column) in line.0.iter_mut().zip(columns.clone()) {
-                    let second = matrix.get((at + 1) * n + column).copied();
-                    *pair = Pair::new(matrix[at * n + column], second.unwrap_or(Pair::BEYOND));
+                    let second = if *two {
+                        matrix[(at + 1) * n + column]
+                    } else {
+                        Pair::BEYOND
+                    };
+                    *pair = Pair::new(matrix[at * n + column], second);
                     least = bf16::least(pair.first().to_bits(), least);
                     least = bf16::least(pair.second().to_bits(), least);
                 }
                 lines.push(line);
             }
         }
+        let k = 2 * twos.len() - parts.last().map_or(0, |part| part % 2);
         Self {
             packed: Packed { lines, k, n },
             least,

@@ -11,9 +11,11 @@ use super::Precision;
 use super::layout::{self, Cells, Moved, Root};
 use super::place::{self, Places};
 use super::step::{Argument, Home, Kind, RootInfo, Stage, Step};
+use super::tables::Tables;
 use super::views::columns;
 use crate::interpret;
 use crate::ir::{Fact, Graph, Node, ValueId, display_shape};
+use crate::kernel::InstructionSet;
 use crate::pass::domain::{Domain, Domains};
 use crate::pass::fold;
 use crate::tensor::{Element, Tensor};
@@ -43,8 +45,10 @@ pub(super) struct Compiler<'a> {
     pub graph: &'a Graph,
     pub domains: &'a Domains,
     pub precision: Precision,
+    pub set: InstructionSet,
     pub roots: Vec<RootInfo>,
     pub steps: Vec<Step>,
+    pub tables: Tables,
     known: HashMap<ValueId, Known>,
     /// Readers of each value, outputs of the graph included.
     uses: Vec<usize>,
@@ -54,7 +58,12 @@ pub(super) struct Compiler<'a> {
     constants: usize,
 }
 
-pub fn compile(graph: &Graph, domains: &Domains, precision: Precision) -> Result<Program, String> {
+pub fn compile(
+    graph: &Graph,
+    domains: &Domains,
+    precision: Precision,
+    set: InstructionSet,
+) -> Result<Program, String> {
     let mut uses = vec![0; graph.values.len()];
     let read = graph
         .nodes
@@ -66,8 +75,10 @@ pub fn compile(graph: &Graph, domains: &Domains, precision: Precision) -> Result
         graph,
         domains,
         precision,
+        set,
         roots: Vec::new(),
         steps: Vec::new(),
+        tables: Tables::default(),
         known: HashMap::new(),
         uses,
         made: HashMap::new(),
@@ -90,6 +101,8 @@ pub fn compile(graph: &Graph, domains: &Domains, precision: Precision) -> Result
         .iter()
         .flat_map(|(_, argument)| argument.reads())
         .collect();
+    compiler.round_in_place(&kept);
+    compiler.lay_out_tables();
     let places = place::assign(&compiler.roots, &compiler.steps, &kept);
     Ok(Program {
         steps: compiler.steps,

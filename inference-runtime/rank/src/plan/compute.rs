@@ -2,10 +2,10 @@
 
 use super::run::{Block, Run, Scratch};
 use super::step::{
-    Batched, Copy, Factor, IdGroup, Kind, Linear, Memory, Place, Recurrent, Start, Step, View, Weights,
+    Batched, Copy, IdGroup, Kind, Linear, Memory, Place, Recurrent, Start, Step, View, Weights,
 };
 use crate::interpret::EvalError;
-use crate::kernel::{self, Columns, Ids, Norm, Pair, Product, Rows, RowsMut, Sequence};
+use crate::kernel::{self, Columns, Ids, Norm, PairRows, Product, Rows, RowsMut, Sequence, Table};
 
 impl Run<'_> {
     pub(super) fn compute(
@@ -28,9 +28,16 @@ impl Run<'_> {
         };
         let view = |view: &View| self.rows(view, block, scratch);
         match &step.kind {
-            Kind::Gather { table, width, ids } => {
-                let table = (table.as_f32().unwrap_or(&[]), *width);
-                self.gather(table, ids, block, scratch, &mut out)?;
+            Kind::Gather { table, ids } => self.gather(table, ids, block, scratch, &mut out)?,
+            Kind::Round(parts) => {
+                let pairs = kernel::pairs_mut(out.data);
+                for part in parts {
+                    let to = Columns {
+                        at: part.to,
+                        depth: out.stride,
+                    };
+                    kernel::round(self.set, view(&part.view), [rows, part.width], to, pairs);
+                }
             }
             Kind::Product(linear) => self.product(linear, block, scratch, &mut out),
             Kind::Unary(unary, x) => {
@@ -83,30 +90,22 @@ impl Run<'_> {
             Start::Row(row) => kernel::Start::Row(row),
             Start::Rows(view) => kernel::Start::Rows(self.rows(view, block, scratch)),
         };
+        let mut a = self.rows(&linear.a, block, scratch);
         // Of a row with several parts everything lies together.
-        let [k, n] = linear.weights.sizes();
         if linear.parts > 1 {
+            let n = linear.weights.n();
             out.stride = n;
+            a.stride = linear.weights.stride();
             if let kernel::Start::Rows(rows) = &mut start {
                 rows.stride = n;
             }
         }
-        let a = |factor: &Factor| {
-            let mut rows = self.rows(&factor.view, block, scratch);
-            if linear.parts > 1 {
-                rows.stride = k;
-            }
-            rows
-        };
         let (rows, relu) = (block.rows * linear.parts, linear.relu);
         match &linear.weights {
             Weights::F32(weights) => {
-                let [own] = &linear.a[..] else {
-                    unreachable!("only products in bf16 have several factors")
-                };
                 let product = Product {
                     rows,
-                    a: a(own),
+                    a,
                     weights: weights.as_ref(),
                     start,
                     relu,
@@ -114,31 +113,28 @@ impl Run<'_> {
                 kernel::multiply(self.set, &product, out);
             }
             Weights::Bf16(weights) => {
-                let mut pairs = scratch.pairs.borrow_mut();
-                let depth = weights.depth();
-                if pairs.len() < rows * depth {
-                    pairs.resize(rows * depth, Pair::default());
-                }
-                let mut at = 0;
-                for factor in &linear.a {
-                    let to = Columns { at, depth };
-                    at = kernel::round(self.set, a(factor), [rows, factor.width], to, &mut pairs);
-                }
                 let product = Product {
                     rows,
-                    a: pairs.as_slice(),
+                    a: PairRows {
+                        pairs: kernel::pairs(a.data),
+                        stride: a.stride,
+                    },
                     weights: weights.as_ref(),
                     start,
                     relu,
                 };
-                kernel::multiply_bf16(self.set, &product, out);
+                if linear.rounded {
+                    kernel::multiply_and_round(self.set, &product, out);
+                } else {
+                    kernel::multiply_bf16(self.set, &product, out);
+                }
             }
         }
     }
 
     fn gather(
         &self,
-        (table, width): (&[f32], usize),
+        table: &Table,
         groups: &[IdGroup],
         block: &Block<'_>,
         scratch: &Scratch,
@@ -153,12 +149,12 @@ impl Run<'_> {
                 columns: &group.columns,
             };
             let mut out = RowsMut {
-                data: &mut out.data[group.to..],
+                data: &mut out.data[group.to * table.width()..],
                 stride: out.stride,
             };
-            kernel::gather(table, width, &ids, block.rows, &mut out).map_err(|outside| EvalError::Index {
+            kernel::gather(table, &ids, block.rows, &mut out).map_err(|outside| EvalError::Index {
                 index: outside.index,
-                size: table.len() / width.max(1),
+                size: table.size(),
             })?;
         }
         Ok(())

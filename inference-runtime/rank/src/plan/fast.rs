@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use super::Precision;
 use super::compile::Compiler;
 use super::layout::{self, Cell, Moved};
-use super::step::{Factor, IdGroup, Kind, Linear, Operand, Stage, Start, Weights};
+use super::step::{IdGroup, Kind, Operand};
 use crate::interpret;
 use crate::ir::{Binary, Extent, Node, Op, Reduction, Unary, ValueId};
-use crate::kernel::{self, Bf16Weights, Packed};
+use crate::kernel;
 use crate::tensor::{Element, Tensor};
 
 impl Compiler<'_> {
@@ -88,9 +87,7 @@ impl Compiler<'_> {
     }
 
     fn gather(&mut self, node: &Node) -> Option<()> {
-        let table = self.plain_constant(node.inputs[0])?;
-        table.as_f32()?;
-        let width: usize = table.shape[1..].iter().product();
+        let table = self.table(node.inputs[0])?;
         let ids = self.cells(node.inputs[1])?;
         let out = self.output(node)?;
         let mut groups: Vec<IdGroup> = Vec::new();
@@ -100,127 +97,12 @@ impl Compiler<'_> {
                 _ => groups.push(IdGroup {
                     root: cell.root,
                     columns: vec![(cell.at, cell.add)],
-                    to: at * width,
+                    to: at,
                 }),
             }
         }
-        let kind = Kind::Gather {
-            table,
-            width,
-            ids: groups,
-        };
+        let kind = Kind::Gather { table, ids: groups };
         self.push(node, kind, Some(out), 0);
-        Some(())
-    }
-
-    /// Rows times a constant matrix.
-    fn product(&mut self, node: &Node) -> Option<()> {
-        let weights = self.plain_constant(node.inputs[1])?;
-        let [k, n] = weights.shape[..] else { return None };
-        let matrix = weights.as_f32()?;
-        let id = node.inputs[0];
-        let rank = self.graph.shape(id).len();
-        let a = self.cells(id)?;
-        if rank < 2 || k == 0 || n == 0 || a.len() % k != 0 || self.graph.shape(node.outputs[0]).len() != rank
-        {
-            return None;
-        }
-        let parts = a.len() / k;
-        let width = layout::row_width(self.graph.shape(node.outputs[0]))?;
-        if width != parts * n {
-            return None;
-        }
-        let stage = self.stage(node.outputs[0]);
-        let start = self.start(node, (parts, n), stage)?;
-        let a = if parts == 1 && self.stage(id) == stage {
-            self.view(id, &a)
-        } else {
-            self.dense(id, &a, stage)
-        };
-        let out = self.output(node)?;
-        self.roots[out.0].pinned = parts > 1;
-        let mut linear = Linear {
-            a: vec![Factor { view: a, width: k }],
-            parts,
-            weights: match self.precision {
-                Precision::F32 => Weights::F32(Arc::new(Packed::new(matrix, k, n))),
-                Precision::Bf16 => Weights::Bf16(Arc::new(Bf16Weights::new(matrix, k, n))),
-            },
-            start,
-            relu: false,
-        };
-        let flop = 2 * parts * k * n + self.with_start(&mut linear, node);
-        self.push(node, Kind::Product(linear), Some(out), flop);
-        Some(())
-    }
-
-    /// Where a product in bf16 goes on with the sums of another, which nobody else reads, both become one: rows are rounded into other memory
-    /// anyway, so their columns need not lie together. Gives the operations that the other one was.
-    fn with_start(&mut self, linear: &mut Linear, node: &Node) -> usize {
-        let (Start::Rows(view), Weights::Bf16(own), 1) = (&linear.start, &linear.weights, linear.parts)
-        else {
-            return 0;
-        };
-        let first = node.inputs.get(2).and_then(|id| self.sole(*id));
-        let stage = self.stage(node.outputs[0]);
-        let Some(at) = self
-            .steps
-            .iter()
-            .rposition(|step| step.out == first && step.stage == stage)
-        else {
-            return 0;
-        };
-        let Kind::Product(before) = &self.steps[at].kind else {
-            return 0;
-        };
-        let whole = first == Some(view.root) && view.from == 0;
-        let (Weights::Bf16(weights), false, 1, true) = (&before.weights, before.relu, before.parts, whole)
-        else {
-            return 0;
-        };
-        linear.weights = Weights::Bf16(Arc::new(weights.over(own)));
-        linear.a.splice(0..0, before.a.iter().copied());
-        linear.start = before.start.clone();
-        self.steps.remove(at).flop
-    }
-
-    fn start(&mut self, node: &Node, (parts, n): (usize, usize), stage: Stage) -> Option<Start> {
-        let Some(id) = node.inputs.get(2).copied() else {
-            return Some(Start::Zero);
-        };
-        if let Some(constant) = self.plain_constant(id) {
-            let lead = constant.count() / constant.shape.last().copied().unwrap_or(1).max(1);
-            if lead != 1 {
-                return None;
-            }
-            let row = interpret::broadcast(
-                &constant,
-                &[vec![1; constant.shape.len().max(1) - 1], vec![n]].concat(),
-            )?;
-            return Some(Start::Row(Arc::new(row.as_f32()?.to_vec())));
-        }
-        if self.graph.shape(id) != self.graph.shape(node.outputs[0]) {
-            return None;
-        }
-        let cells = self.cells(id)?;
-        Some(Start::Rows(if parts == 1 {
-            self.view(id, &cells)
-        } else {
-            self.dense(id, &cells, stage)
-        }))
-    }
-
-    /// Into the product before it, where nobody else reads that.
-    fn relu(&mut self, node: &Node) -> Option<()> {
-        let root = self.sole(node.inputs[0])?;
-        let step = self.steps.iter_mut().rfind(|step| step.out == Some(root))?;
-        let Kind::Product(linear) = &mut step.kind else {
-            return None;
-        };
-        linear.relu = true;
-        step.name.clone_from(&node.name);
-        let cells = self.cells(node.inputs[0])?;
-        self.set_cells(node.outputs[0], cells);
         Some(())
     }
 

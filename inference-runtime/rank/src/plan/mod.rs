@@ -13,10 +13,13 @@ mod compile;
 mod compute;
 mod fast;
 mod layout;
+mod linear;
 mod parts;
 mod place;
+mod rounding;
 mod run;
 mod step;
+mod tables;
 mod tensors;
 mod units;
 mod views;
@@ -167,7 +170,7 @@ impl Plan {
         };
         let inputs = graph.inputs.iter().map(input).collect();
         let program = match model.rows {
-            Rows::Independent => compile::compile(&graph, &domains, options.precision)?,
+            Rows::Independent => compile::compile(&graph, &domains, options.precision, instruction_set)?,
             Rows::Listwise(_) => Program::default(),
         };
         let in_bf16 = |step: &step::Step| matches!(&step.kind, Kind::Product(linear) if matches!(linear.weights, Weights::Bf16(_)));
@@ -282,7 +285,7 @@ impl Plan {
             let (operator, shape, flop) = (&step.operator, &step.shape, step.flop);
             let _ = writeln!(
                 text,
-                "{stage:8} {operator:16} {shape:16} {:12} {flop:>9} {}",
+                "{stage:8} {operator:16} {shape:16} {:15} {flop:>6} {}",
                 step.kernel(),
                 step.name
             );

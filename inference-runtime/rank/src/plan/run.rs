@@ -9,7 +9,7 @@ use super::layout::Root;
 use super::step::{Kind, Memory, Operand, Place, Stage, Step, View};
 use crate::interpret::EvalError;
 use crate::ir::{Graph, ValueId};
-use crate::kernel::{self, InstructionSet, Packed, Pair, Rows};
+use crate::kernel::{self, InstructionSet, Packed, Rows};
 use crate::pass::domain::{Domain, Domains};
 use crate::tensor::{Data, Tensor};
 
@@ -25,8 +25,6 @@ pub struct Scratch {
     pub(super) packed: RefCell<Packed>,
     /// What a kernel keeps while it runs.
     pub(super) floats: RefCell<Vec<f32>>,
-    /// Rows of a product in bf16.
-    pub(super) pairs: RefCell<Vec<Pair>>,
 }
 
 impl Scratch {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::layout::Root;
 use crate::ir::{Binary, Op, Reduction, Unary, ValueId};
-use crate::kernel::{Bf16Weights, Forest, Groups, Gru, Packed};
+use crate::kernel::{Bf16Weights, Forest, Groups, Gru, Packed, Table};
 use crate::tensor::Tensor;
 
 /// How often a step runs.
@@ -46,6 +46,7 @@ pub struct IdGroup {
     pub root: Root,
     /// The element of the root's row, and what is added to it.
     pub columns: Vec<(usize, i64)>,
+    /// Behind the rows of so many others.
     pub to: usize,
 }
 
@@ -91,31 +92,49 @@ impl Weights {
         }
     }
 
-    /// Rows and columns.
-    pub fn sizes(&self) -> [usize; 2] {
+    /// Columns of the result.
+    pub fn n(&self) -> usize {
         match self {
-            Weights::F32(weights) => [weights.k(), weights.n()],
-            Weights::Bf16(weights) => [weights.k(), weights.n()],
+            Weights::F32(weights) => weights.n(),
+            Weights::Bf16(weights) => weights.n(),
+        }
+    }
+
+    /// From a row of `a` to the next where they lie together: in floats, or pairs.
+    pub fn stride(&self) -> usize {
+        match self {
+            Weights::F32(weights) => weights.k(),
+            Weights::Bf16(weights) => weights.depth(),
         }
     }
 }
 
-/// Columns of a product's rows that lie in one root.
-#[derive(Clone, Copy, Debug)]
-pub struct Factor {
+/// Columns of a root that are rounded, and the pair of the result's row with which they begin.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rounding {
     pub view: View,
     pub width: usize,
+    pub to: usize,
+}
+
+impl Rounding {
+    /// The pair behind it.
+    pub fn end(&self) -> usize {
+        self.to + self.width.div_ceil(2)
+    }
 }
 
 /// Rows times a constant matrix: `parts` products for each row.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    /// Side by side; one, unless the weights are in bf16.
-    pub a: Vec<Factor>,
+    /// Rounded where the weights are in bf16.
+    pub a: View,
     pub parts: usize,
     pub weights: Weights,
     pub start: Start,
     pub relu: bool,
+    /// Results are rounded too.
+    pub rounded: bool,
 }
 
 /// Products `[matrices, m, k] x [matrices, k, n]` for each row.
@@ -144,10 +163,11 @@ pub struct Recurrent {
 pub enum Kind {
     /// Rows of a table.
     Gather {
-        table: Arc<Tensor>,
-        width: usize,
+        table: Arc<Table>,
         ids: Vec<IdGroup>,
     },
+    /// To bf16: what products in it take. The result's rows are pairs, half as wide.
+    Round(Vec<Rounding>),
     Product(Linear),
     Batched(Box<Batched>),
     Copy(Vec<Copy>),
@@ -217,13 +237,9 @@ impl Step {
                     Start::Rows(view) => Some(view.root),
                     _ => None,
                 };
-                linear
-                    .a
-                    .iter()
-                    .map(|factor| factor.view.root)
-                    .chain(start)
-                    .collect()
+                start.into_iter().chain([linear.a.root]).collect()
             }
+            Kind::Round(parts) => parts.iter().map(|part| part.view.root).collect(),
             Kind::Copy(copies) => copies.iter().map(|copy| copy.view.root).collect(),
             Kind::Batched(batched) => {
                 let operands = [Some(&batched.a), batched.start.as_ref()];
@@ -252,12 +268,16 @@ impl Step {
     pub fn kernel(&self) -> String {
         let name = match &self.kind {
             Kind::Copy(copies) => return format!("copy {}", copies.len()),
+            Kind::Round(parts) => return format!("round {}", parts.len()),
+            Kind::Gather { table, .. } if table.is_rounded() => "gather bf16",
             Kind::Gather { .. } => "gather",
-            Kind::Product(linear) => match (&linear.weights, linear.relu) {
-                (Weights::F32(_), false) => "product",
-                (Weights::F32(_), true) => "product+relu",
-                (Weights::Bf16(_), false) => "bf16",
-                (Weights::Bf16(_), true) => "bf16+relu",
+            Kind::Product(linear) => match (&linear.weights, linear.relu, linear.rounded) {
+                (Weights::F32(_), false, _) => "product",
+                (Weights::F32(_), true, _) => "product+relu",
+                (Weights::Bf16(_), false, false) => "bf16",
+                (Weights::Bf16(_), true, false) => "bf16+relu",
+                (Weights::Bf16(_), false, true) => "bf16+round",
+                (Weights::Bf16(_), true, true) => "bf16+relu+round",
             },
             Kind::Batched(_) => "products",
             Kind::Reduce(..) => "reduce",

@@ -1,5 +1,5 @@
 use super::*;
-use crate::kernel::InstructionSet;
+use crate::kernel::{InstructionSet, Pair};
 
 type Fused = fn(f32, f32, f32) -> f32;
 
@@ -135,7 +135,13 @@ impl Case {
     fn cut(&self, first: usize) -> Bf16Weights {
         let [_, k, n] = self.sizes;
         let (above, below) = self.matrix.split_at(first * n);
-        Bf16Weights::new(above, first, n).over(&Bf16Weights::new(below, k - first, n))
+        let joined = Bf16Weights::new(above, &[first], n).over(&Bf16Weights::new(below, &[k - first], n));
+        let cut = Bf16Weights::new(&self.matrix, &[first, k - first], n);
+        let pairs =
+            |weights: &Bf16Weights| -> Vec<_> { weights.packed.lines.iter().map(|line| line.0).collect() };
+        assert_eq!(pairs(&cut), pairs(&joined));
+        assert_eq!((cut.k(), cut.depth()), (joined.k(), joined.depth()));
+        cut
     }
 
     fn rounded(&self, set: InstructionSet, first: usize) -> Vec<Pair> {
@@ -162,6 +168,25 @@ impl Case {
             let expected = &expected[row * n..(row + 1) * n];
             assert_eq!(bits(&got[..n]), bits(expected), "{set}: {rows} x {k} x {n}");
             assert_eq!(got[n..], [7.0, 7.0], "{set} writes beyond the row");
+        }
+    }
+
+    fn compare_rounded(&self, expected: &[f32], set: InstructionSet, multiply: impl Fn(&mut RowsMut<'_>)) {
+        let [rows, k, n] = self.sizes;
+        let (depth, beyond) = (n.div_ceil(2), f32::from_bits(1));
+        let mut out = vec![beyond; rows * (depth + 1)];
+        multiply(&mut RowsMut {
+            data: &mut out,
+            stride: depth + 1,
+        });
+        for (row, got) in out.chunks_exact(depth + 1).enumerate() {
+            let expected = &expected[row * n..(row + 1) * n];
+            let halves = |pair: &Pair| [pair.first(), pair.second()];
+            let got_halves: Vec<f32> = bf16::pairs(&got[..depth]).iter().flat_map(halves).collect();
+            let pair = |two: &[f32]| halves(&Pair::new(two[0], two.get(1).copied().unwrap_or(0.0)));
+            let expected: Vec<f32> = expected.chunks(2).flat_map(pair).collect();
+            assert_eq!(bits(&got_halves), bits(&expected), "{set}: {rows} x {k} x {n}");
+            assert_eq!(got[depth].to_bits(), 1, "{set} writes beyond the row");
         }
     }
 }
@@ -195,9 +220,13 @@ fn every_instruction_set_gives_the_bits_of_the_definition_in_bf16() {
         if k == 0 {
             continue;
         }
-        let weights = Bf16Weights::new(&case.matrix, k, n);
+        let weights = Bf16Weights::new(&case.matrix, &[k], n);
         assert_eq!(weights.bytes(), 4 * k.div_ceil(2) * n.next_multiple_of(LANES));
-        for job in case.products(&weights, &[][..]) {
+        let none = PairRows {
+            pairs: &[],
+            stride: 0,
+        };
+        for job in case.products(&weights, none) {
             let mut expected = vec![0.0; rows * n];
             let rounded = |x: f32| Pair::new(x, 0.0).first();
             by_definition(
@@ -213,11 +242,17 @@ fn every_instruction_set_gives_the_bits_of_the_definition_in_bf16() {
                 for set in InstructionSet::available() {
                     let pairs = case.rounded(set, first);
                     let job = Product {
-                        a: &pairs[..],
+                        a: PairRows {
+                            pairs: &pairs,
+                            stride: weights.depth(),
+                        },
                         weights: &weights,
                         ..job
                     };
                     case.compare(&expected, set, |out| multiply_bf16(set, &job, out));
+                    if weights.may_round() {
+                        case.compare_rounded(&expected, set, |out| multiply_and_round(set, &job, out));
+                    }
                 }
             }
         }
