@@ -144,7 +144,13 @@ impl Run<'_> {
             if let (Argument::Floats(view), Data::F32(values)) = (argument, &mut output.data) {
                 let width: usize = output.shape.iter().product::<usize>() / of.max(1);
                 let rows = self.rows(view, block, scratch);
-                (0..block.rows).for_each(|row| values.extend_from_slice(rows.row(row, width)));
+                if width == 1 {
+                    values.extend((0..block.rows).map(|row| rows.row(row, 1)[0]));
+                } else if rows.stride == width && rows.index.is_none() {
+                    values.extend_from_slice(&rows.data[..block.rows * width]);
+                } else {
+                    (0..block.rows).for_each(|row| values.extend_from_slice(rows.row(row, width)));
+                }
                 continue;
             }
             let tensor = self.tensor(*id, argument, block, scratch)?;
