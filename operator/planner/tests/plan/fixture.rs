@@ -1,5 +1,7 @@
 //! A snapshot to start from: one pool with three zones, models in one namespace, and what AWS sells.
 
+mod objects;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::condition::WantedCondition;
@@ -20,6 +22,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::kube;
+pub use objects::*;
 
 pub const SUBNETS: [(&str, &str); 3] = [
     ("subnet-0a1", "us-east-1a"),
@@ -57,85 +60,6 @@ pub fn key(name: &str) -> ModelKey {
 
 pub fn pool_name(name: &str) -> PoolName {
     PoolName(name.into())
-}
-
-fn settings() -> Settings {
-    Settings {
-        cluster: "prod".into(),
-        runtime_image: "registry.example/runtime@sha256:1".into(),
-        allowed_runtime_images: vec![],
-        runtime_env: BTreeMap::new(),
-        operator_namespace: "pinnace-system".into(),
-        mutations: CloudMutations::All,
-        node_idle: secs(60),
-        sweep_after: secs(600),
-        absent_twice: secs(60),
-        load_max_age: secs(15),
-        inventory_max_age: secs(60),
-        group_slots: 30,
-        group_max_nodes: 450,
-        max_nodes: 13_500,
-    }
-}
-
-fn cloud(now: Timestamp) -> CloudObserved {
-    let type_ = |name: &str, vcpus, gib: u64, gpus| InstanceType {
-        name: name.into(),
-        vcpus,
-        memory_mib: gib * 1024,
-        gpus,
-    };
-    let types = [
-        type_("g5.xlarge", 4, 16, 1),
-        type_("g5.2xlarge", 8, 32, 1),
-        type_("g5.12xlarge", 48, 192, 4),
-        type_("m5.large", 2, 8, 0),
-    ];
-    let zones: BTreeSet<String> = SUBNETS.iter().map(|(_, zone)| (*zone).into()).collect();
-    CloudObserved {
-        read_at: now,
-        types: types.iter().map(|t| (t.name.clone(), t.clone())).collect(),
-        offered: types.iter().map(|t| (t.name.clone(), zones.clone())).collect(),
-        subnets: SUBNETS.iter().map(|(s, z)| ((*s).into(), (*z).into())).collect(),
-        ..CloudObserved::default()
-    }
-}
-
-pub fn pool(name: &str, uid: &str, max_nodes: i32) -> GpuPool {
-    serde_json::from_value(json!({
-        "apiVersion": "pinnace.dev/v1alpha1",
-        "kind": "GpuPool",
-        "metadata": {"name": name, "uid": uid, "generation": 1, "finalizers": [crds::CAPACITY_FINALIZER]},
-        "spec": {
-            "purpose": "Inference",
-            "instanceTypes": ["g5.xlarge"],
-            "subnetIds": SUBNETS.map(|(subnet, _)| subnet),
-            "nodeRole": "arn:aws:iam::111122223333:role/gpu-node",
-            "image": {"family": "Al2023Nvidia", "releaseVersion": "1.34.2-20261101"},
-            "limits": {"maxNodes": max_nodes},
-            "deletionPolicy": "Delete",
-            "namespaceSelector": {},
-        },
-    }))
-    .unwrap()
-}
-
-pub fn model(name: &str, replicas: i32, pools: &[&str]) -> ModelDeployment {
-    let placement: Vec<_> = pools.iter().map(|pool| json!({"pool": pool})).collect();
-    serde_json::from_value(json!({
-        "apiVersion": "pinnace.dev/v1alpha1",
-        "kind": "ModelDeployment",
-        "metadata": {
-            "name": name, "namespace": "recsys", "uid": format!("uid-{name}"), "generation": 1,
-            "finalizers": [crds::TRAFFIC_FINALIZER],
-        },
-        "spec": {
-            "model": {"uri": format!("s3://models/{name}/1"), "version": "1"},
-            "replicas": replicas,
-            "placement": placement,
-        },
-    }))
-    .unwrap()
 }
 
 impl Fixture {
@@ -389,44 +313,6 @@ impl Fixture {
         for (key, plan) in self.plan().models {
             kube::apply(self.observed.models.get_mut(&key).unwrap(), &plan);
         }
-    }
-}
-
-pub fn observed_group(spec: &GroupSpec, zone: &str, created: Timestamp) -> GroupObserved {
-    GroupObserved {
-        name: spec.name.clone(),
-        owner: GroupOwner {
-            pool: spec.pool.clone(),
-            pool_uid: spec.pool_uid.clone(),
-            shard: spec.shard,
-            spec_hash: spec.spec_hash.clone(),
-            released: false,
-        },
-        state: GroupState::Active,
-        created,
-        instance_type: spec.instance_type.clone(),
-        subnet: spec.subnet.clone(),
-        zone: zone.to_owned(),
-        scaling: Some(ScalingObserved {
-            name: format!("eks-{}", spec.name.0),
-            desired: 0,
-            max: spec.max_nodes,
-            instances: vec![],
-            launch_failure: None,
-            unfilled: None,
-        }),
-        issues: vec![],
-    }
-}
-
-pub fn observed_template(spec: &GroupSpec, created: Timestamp) -> TemplateObserved {
-    TemplateObserved {
-        id: format!("lt-{}", spec.template_name),
-        name: spec.template_name.clone(),
-        pool: spec.pool.clone(),
-        pool_uid: spec.pool_uid.clone(),
-        spec_hash: spec.spec_hash.clone(),
-        created,
     }
 }
 
