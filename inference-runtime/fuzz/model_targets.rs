@@ -6,7 +6,7 @@ use prost::Message as _;
 use rank::Model;
 use rank::onnx::NoExternalData;
 use rank::onnx::proto::{ModelProto, NodeProto, TensorProto, ValueInfoProto, tensor_shape_proto, type_proto};
-use rank::plan::{Options, Plan};
+use rank::plan::{Options, Plan, Precision};
 use rank::tensor::{Element, Tensor};
 
 /// A plan that costs more is compiled and not run.
@@ -18,7 +18,14 @@ pub fn model(data: &[u8]) {
     let Ok(model) = Model::load(data, &NoExternalData) else {
         return;
     };
-    let Ok(plan) = Plan::compile(&model, &Options::default()) else {
+    let compile = |precision| {
+        let options = Options {
+            precision,
+            ..Options::default()
+        };
+        Plan::compile(&model, &options)
+    };
+    let Ok(plan) = compile(Precision::F32) else {
         return;
     };
     let _ = plan.describe();
@@ -27,6 +34,11 @@ pub fn model(data: &[u8]) {
         let _ = Model::load(&emitted, &NoExternalData);
     }
     run(&plan);
+    // Nothing of some models can be in bf16.
+    if let Ok(plan) = compile(Precision::Bf16) {
+        let _ = plan.describe();
+        run(&plan);
+    }
 }
 
 fn run(plan: &Plan) {
