@@ -23,7 +23,26 @@ const AHEAD: usize = 256;
 
 /// For each of `rows` and each column of ids the table's row, one after the other. An index below 0 counts from the end.
 pub fn gather(table: &Table, ids: &Ids<'_>, rows: usize, out: &mut RowsMut<'_>) -> Result<(), OutsideTable> {
-    let (size, width, table) = (table.size(), table.width(), table.rows());
+    // The compiler knows the widths that tables have.
+    match table.width() {
+        8 => gather_of::<8>(table, ids, rows, out),
+        16 => gather_of::<16>(table, ids, rows, out),
+        32 => gather_of::<32>(table, ids, rows, out),
+        64 => gather_of::<64>(table, ids, rows, out),
+        _ => gather_of::<0>(table, ids, rows, out),
+    }
+}
+
+/// `W`: the table's width, or 0 for any.
+#[inline(always)]
+fn gather_of<const W: usize>(
+    table: &Table,
+    ids: &Ids<'_>,
+    rows: usize,
+    out: &mut RowsMut<'_>,
+) -> Result<(), OutsideTable> {
+    let width = if W > 0 { W } else { table.width() };
+    let (size, table) = (table.size(), table.rows());
     let mut starts = [0; AHEAD];
     let at_once = (AHEAD / ids.columns.len().max(1)).max(1);
     for first in (0..rows).step_by(at_once) {
@@ -42,7 +61,7 @@ pub fn gather(table: &Table, ids: &Ids<'_>, rows: usize, out: &mut RowsMut<'_>) 
             for (row, starts) in rows.clone().zip(starts.chunks_exact(columns.len())) {
                 let at = row * out.stride + chunk * AHEAD * width;
                 let out = &mut out.data[at..at + columns.len() * width];
-                copy(table, starts, width, out);
+                copy::<W>(table, starts, width, out);
             }
         }
     }
@@ -64,28 +83,17 @@ fn position(index: i64, size: usize) -> Result<usize, OutsideTable> {
     Err(OutsideTable { index })
 }
 
-/// Lengths that tables have are copied without a call.
 #[inline(always)]
-fn copy(table: &[f32], starts: &[usize], width: usize, out: &mut [f32]) {
-    match width {
-        8 => copy_of::<8>(table, starts, out),
-        16 => copy_of::<16>(table, starts, out),
-        32 => copy_of::<32>(table, starts, out),
-        64 => copy_of::<64>(table, starts, out),
-        0 => {}
-        _ => {
-            for (start, out) in starts.iter().zip(out.chunks_exact_mut(width)) {
-                out.copy_from_slice(&table[*start..*start + width]);
+fn copy<const W: usize>(table: &[f32], starts: &[usize], width: usize, out: &mut [f32]) {
+    if W > 0 {
+        for (start, out) in starts.iter().zip(out.as_chunks_mut::<W>().0) {
+            if let Some(row) = table[*start..].first_chunk::<W>() {
+                *out = *row;
             }
         }
-    }
-}
-
-#[inline(always)]
-fn copy_of<const W: usize>(table: &[f32], starts: &[usize], out: &mut [f32]) {
-    for (start, out) in starts.iter().zip(out.as_chunks_mut::<W>().0) {
-        if let Some(row) = table[*start..].first_chunk::<W>() {
-            *out = *row;
+    } else if width > 0 {
+        for (start, out) in starts.iter().zip(out.chunks_exact_mut(width)) {
+            out.copy_from_slice(&table[*start..*start + width]);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A compiled model: what answers requests. Shared by all workers; each has a [`Scratch`] of its own.
 //!
 //! ```text
-//! Model -> hoist -> domains -> compile (layout, fast) -> place -> run: request's steps, then blocks of pairs
+//! Model -> hoist -> domains -> compile (layout, fast, linear) -> rounding, tables -> place -> run: request's steps, then blocks of pairs
 //! ```
 //!
 //! The result is that of the interpreter, bit by bit, on every instruction set; in bf16, that of an interpreter whose products with constant
