@@ -1,6 +1,6 @@
 //! Rows of a table into their places.
 
-use super::{RowsMut, Table, prefetch};
+use super::{RowsMut, Table, copy, prefetch};
 
 /// Rows of integers.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +25,9 @@ const AHEAD: usize = 256;
 pub fn gather(table: &Table, ids: &Ids<'_>, rows: usize, out: &mut RowsMut<'_>) -> Result<(), OutsideTable> {
     // The compiler knows the widths that tables have.
     match table.width() {
+        1 => gather_of::<1>(table, ids, rows, out),
+        2 => gather_of::<2>(table, ids, rows, out),
+        4 => gather_of::<4>(table, ids, rows, out),
         8 => gather_of::<8>(table, ids, rows, out),
         16 => gather_of::<16>(table, ids, rows, out),
         32 => gather_of::<32>(table, ids, rows, out),
@@ -61,7 +64,7 @@ fn gather_of<const W: usize>(
             for (row, starts) in rows.clone().zip(starts.chunks_exact(columns.len())) {
                 let at = row * out.stride + chunk * AHEAD * width;
                 let out = &mut out.data[at..at + columns.len() * width];
-                copy::<W>(table, starts, width, out);
+                copy_rows::<W>(table, starts, width, out);
             }
         }
     }
@@ -84,7 +87,7 @@ fn position(index: i64, size: usize) -> Result<usize, OutsideTable> {
 }
 
 #[inline(always)]
-fn copy<const W: usize>(table: &[f32], starts: &[usize], width: usize, out: &mut [f32]) {
+fn copy_rows<const W: usize>(table: &[f32], starts: &[usize], width: usize, out: &mut [f32]) {
     if W > 0 {
         for (start, out) in starts.iter().zip(out.as_chunks_mut::<W>().0) {
             if let Some(row) = table[*start..].first_chunk::<W>() {
@@ -93,7 +96,7 @@ fn copy<const W: usize>(table: &[f32], starts: &[usize], width: usize, out: &mut
         }
     } else if width > 0 {
         for (start, out) in starts.iter().zip(out.chunks_exact_mut(width)) {
-            out.copy_from_slice(&table[*start..*start + width]);
+            copy(&table[*start..*start + width], out);
         }
     }
 }
@@ -120,7 +123,7 @@ mod tests {
 
     #[test]
     fn rows_arrive_in_place_and_bad_ids_are_named() {
-        for width in [1, 3, 8, 16, 20, 32, 64] {
+        for width in [1, 2, 3, 4, 8, 16, 20, 32, 64, 80] {
             let values: Vec<f32> = (0..10 * width).map(|i| i as f32).collect();
             let tensor = Arc::new(Tensor::f32(vec![10, width], values.clone()));
             let table = Table::new(&tensor).unwrap();
