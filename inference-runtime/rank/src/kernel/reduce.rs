@@ -125,8 +125,12 @@ on_each_set! {
 fn softmax_body(x: Rows<'_>, rows: usize, groups: [usize; 2], log: bool, out: &mut RowsMut<'_>) {
     let [outer, size] = groups;
     for row in 0..rows {
-        let x = x.row(row, outer * size).chunks_exact(size.max(1));
-        for (x, out) in x.zip(out.row(row, outer * size).chunks_exact_mut(size.max(1))) {
+        let (x, out) = (x.row(row, outer * size), out.row(row, outer * size));
+        if outer >= SOME && size <= LANES && !log {
+            short_softmax(x, size.max(1), out);
+            continue;
+        }
+        for (x, out) in x.chunks_exact(size.max(1)).zip(out.chunks_exact_mut(size.max(1))) {
             let highest = lanes(x, (f32::NEG_INFINITY, |x| x, math::max));
             for (out, x) in out.iter_mut().zip(x) {
                 *out = math::exp(x - highest);
@@ -142,6 +146,54 @@ fn softmax_body(x: Rows<'_>, rows: usize, groups: [usize; 2], log: bool, out: &m
             }
         }
     }
+}
+
+/// Many short groups: numbers of several fill the registers.
+#[inline(always)]
+fn short_softmax(x: &[f32], size: usize, out: &mut [f32]) {
+    let some = SOME * size;
+    for (x, out) in x.chunks(some).zip(out.chunks_mut(some)) {
+        let highest = some_groups(x, size, (f32::NEG_INFINITY, |x| x, math::max));
+        for ((x, out), highest) in x.chunks_exact(size).zip(out.chunks_exact_mut(size)).zip(highest) {
+            out.iter_mut().zip(x).for_each(|(out, x)| *out = x - highest);
+        }
+    }
+    out.iter_mut().for_each(|out| *out = math::exp(*out));
+    for out in out.chunks_mut(some) {
+        let totals = some_groups(out, size, (0.0, |x| x, |a, b| a + b));
+        for (out, total) in out.chunks_exact_mut(size).zip(totals) {
+            out.iter_mut().for_each(|out| *out /= total);
+        }
+    }
+}
+
+/// Groups that lie together and are looked at together.
+const SOME: usize = 8;
+
+/// Of at most [`SOME`] groups that are no longer than the lanes: as [`lanes`] of each.
+#[inline(always)]
+fn some_groups<P, C>(x: &[f32], size: usize, tree: Tree<P, C>) -> [f32; SOME]
+where
+    P: Fn(f32) -> f32 + Copy,
+    C: Fn(f32, f32) -> f32 + Copy,
+{
+    let (zero, prepare, combine) = tree;
+    if x.len() < SOME * size {
+        let mut out = [zero; SOME];
+        for (out, x) in out.iter_mut().zip(x.chunks_exact(size)) {
+            *out = lanes(x, tree);
+        }
+        return out;
+    }
+    // Short ones side by side: a few numbers would not fill the lanes.
+    let mut lanes = [[zero; SOME]; LANES];
+    for (group, x) in x.chunks_exact(size).enumerate() {
+        for (lane, x) in lanes.iter_mut().zip(x) {
+            lane[group] = combine(zero, prepare(*x));
+        }
+    }
+    let side_by_side = |a: [f32; SOME], b: [f32; SOME]| std::array::from_fn(|at| combine(a[at], b[at]));
+    math::together(lanes, side_by_side)
 }
 
 /// Layer normalization over groups that lie together; weights for a whole row.
