@@ -19,7 +19,7 @@ impl Run<'_> {
         let rows = block.rows;
         let width = step.width;
         if let Kind::Copy(copies) = &step.kind {
-            self.copy(copies, place, block, scratch, memory);
+            self.copy(copies, (place, width), block, scratch, memory);
             return Ok(());
         }
         let mut out = RowsMut {
@@ -217,31 +217,54 @@ impl Run<'_> {
         kernel::gru(self.set, &unit.unit, &sequence, block.rows, memory, out);
     }
 
-    fn copy(&self, copies: &[Copy], to: &Place, block: &Block<'_>, scratch: &Scratch, memory: &mut [f32]) {
+    fn copy(
+        &self,
+        copies: &[Copy],
+        (to, width): (&Place, usize),
+        block: &Block<'_>,
+        scratch: &Scratch,
+        memory: &mut [f32],
+    ) {
         for copy in copies {
-            let from = self.place(copy.view.root);
+            let from = self.place(copy.root);
             let inside = matches!((&from.memory, &to.memory), (Memory::Buffer(a), Memory::Buffer(b)) if a == b)
                 && from.stage == to.stage;
-            let at = |row: usize| to.from + copy.to + row * to.stride;
             if inside {
-                let source = |row: usize| from.from + copy.view.from + row * from.stride;
                 for row in 0..block.rows {
-                    if copy.step == 0 {
-                        let value = memory[source(row)];
-                        memory[at(row)..at(row) + copy.len].fill(value);
-                    } else {
-                        memory.copy_within(source(row)..source(row) + copy.len, at(row));
+                    let (source, target) = (from.from + row * from.stride, to.from + row * to.stride);
+                    for run in &copy.runs {
+                        let (source, target) = (source + run.from, target + run.to);
+                        if run.step == 0 {
+                            let value = memory[source];
+                            memory[target..target + run.len].fill(value);
+                        } else {
+                            memory.copy_within(source..source + run.len, target);
+                        }
+                    }
+                    for [from, to] in &copy.cells {
+                        memory[target + to] = memory[source + from];
                     }
                 }
                 continue;
             }
-            let rows = self.rows(&copy.view, block, scratch);
+            let view = View {
+                root: copy.root,
+                from: 0,
+            };
+            let rows = self.rows(&view, block, scratch);
             for row in 0..block.rows {
-                let target = &mut memory[at(row)..at(row) + copy.len];
-                if copy.step == 0 {
-                    target.fill(rows.row(row, 1)[0]);
-                } else {
-                    kernel::copy(rows.row(row, copy.len), target);
+                let source = rows.row(row, copy.width);
+                let target = &mut memory[to.from + row * to.stride..][..width];
+                for run in &copy.runs {
+                    let target = &mut target[run.to..run.to + run.len];
+                    if run.step == 0 {
+                        target.fill(source[run.from]);
+                    } else {
+                        kernel::copy(&source[run.from..run.from + run.len], target);
+                    }
+                }
+                for [from, to] in &copy.cells {
+                    target[*to] = source[*from];
                 }
             }
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::layout::Root;
+use super::layout::{Root, Run};
 use crate::ir::{Binary, Op, Reduction, Unary, ValueId};
 use crate::kernel::{Bf16Weights, Forest, Groups, Gru, Packed, Table};
 use crate::tensor::Tensor;
@@ -24,13 +24,43 @@ pub struct View {
     pub from: usize,
 }
 
-/// Cells of a root that go to `to` of the result's row; `step` 0 repeats one.
-#[derive(Clone, Copy, Debug)]
+/// Cells of a root that go to places of the result's row.
+#[derive(Clone, Debug)]
 pub struct Copy {
-    pub view: View,
-    pub to: usize,
-    pub len: usize,
-    pub step: usize,
+    pub root: Root,
+    /// Of the root's row, what is read.
+    pub width: usize,
+    pub runs: Vec<Run>,
+    /// From where and to where, one by one.
+    pub cells: Vec<[usize; 2]>,
+}
+
+impl Copy {
+    /// Runs of fewer cells are copied cell by cell.
+    const LONG: usize = 4;
+
+    pub fn new(root: Root) -> Self {
+        Self {
+            root,
+            width: 0,
+            runs: Vec::new(),
+            cells: Vec::new(),
+        }
+    }
+
+    pub fn push(&mut self, run: Run) {
+        self.width = self.width.max(run.from + (run.len - 1) * run.step + 1);
+        if run.len < Self::LONG {
+            let cells = (0..run.len).map(|at| [run.from + at * run.step, run.to + at]);
+            self.cells.extend(cells);
+        } else {
+            self.runs.push(run);
+        }
+    }
+
+    fn pieces(&self) -> usize {
+        self.runs.len() + self.cells.len()
+    }
 }
 
 /// A column of ids: an element of a root of integers, and what is added.
@@ -240,7 +270,7 @@ impl Step {
                 start.into_iter().chain([linear.a.root]).collect()
             }
             Kind::Round(parts) => parts.iter().map(|part| part.view.root).collect(),
-            Kind::Copy(copies) => copies.iter().map(|copy| copy.view.root).collect(),
+            Kind::Copy(copies) => copies.iter().map(|copy| copy.root).collect(),
             Kind::Batched(batched) => {
                 let operands = [Some(&batched.a), batched.start.as_ref()];
                 let roots = operands.into_iter().flatten().filter_map(operand);
@@ -267,7 +297,10 @@ impl Step {
     /// What runs it, as `inspect` prints it.
     pub fn kernel(&self) -> String {
         let name = match &self.kind {
-            Kind::Copy(copies) => return format!("copy {}", copies.len()),
+            Kind::Copy(copies) => {
+                let pieces: usize = copies.iter().map(Copy::pieces).sum();
+                return format!("copy {pieces}");
+            }
             Kind::Round(parts) => return format!("round {}", parts.len()),
             Kind::Gather { table, .. } if table.is_rounded() => "gather bf16",
             Kind::Gather { .. } => "gather",

@@ -62,20 +62,17 @@ impl Compiler<'_> {
 
     fn copied(&mut self, id: ValueId, cells: &Cells, stage: Stage) -> Root {
         let root = self.root(cells.len(), stage, Home::Own);
-        let mut copies = Vec::new();
+        let mut copies: Vec<Copy> = Vec::new();
         for run in layout::runs(cells) {
             if self.place_within(root, &run, stage) {
                 continue;
             }
-            copies.push(Copy {
-                view: View {
-                    root: run.root,
-                    from: run.from,
-                },
-                to: run.to,
-                len: run.len,
-                step: run.step,
+            let at = copies.iter().position(|copy| copy.root == run.root);
+            let at = at.unwrap_or_else(|| {
+                copies.push(Copy::new(run.root));
+                copies.len() - 1
             });
+            copies[at].push(run);
         }
         if !copies.is_empty() {
             self.steps.push(Step {
