@@ -154,7 +154,7 @@ def test_check_and_inspect_in_bf16(copy):
     kept, of = (int(text.partition(word)[2].split()[0]) for word in ["bf16 keeps ", "of the "])
     assert 20 <= of and 0.9 * of <= kept <= of
     text = run("inspect", copy, library="/none")
-    assert "precision: bf16\n" in text and " bf16+relu " in text
+    assert "precision: bf16\n" in text and " bf16+relu+round " in text
     text = run("inspect", configure(copy, "engine: onnxruntime\n"), code=1)
     assert "precision: bf16" in text and "say precision: f32" in text
 
