@@ -14,6 +14,8 @@ pub trait Arithmetic {
     type Line: Copy;
     /// Whether results may be rounded.
     const ROUNDS: bool = true;
+    /// Rows that the accumulators of a whole tile stand for: at most six.
+    const ROWS: usize = 6;
 
     unsafe fn line(from: *const Self::Unit) -> Self::Line;
     /// `sums + x * line`, `x` the same for all lanes.
@@ -110,6 +112,8 @@ mod x86 {
         type Sums = Avx2;
         type Unit = Pair;
         type Line = [__m256i; 2];
+        // The halves of both factors need registers as well.
+        const ROWS: usize = 4;
 
         #[inline(always)]
         unsafe fn line(from: *const Pair) -> Self::Line {

@@ -11,14 +11,8 @@ use super::super::vector::{Avx2, Avx512};
 use super::super::vector::{LANES, Portable, Vector};
 use super::super::{InstructionSet, Pair};
 
-/// Rows that the accumulators of one tile stand for.
-const TILE: usize = 6;
-
 /// So many units of a panel (16 KiB) stay in the first cache while all rows pass by.
 pub const SPAN: usize = 256;
-
-/// Steps of k between two looks at the end.
-const UNROLL: usize = 4;
 
 /// What [`super::Product`] is to the kernels: pointers that were checked. Strides are in what they point to.
 pub struct Job<U> {
@@ -77,22 +71,23 @@ pub unsafe fn in_bf16(set: InstructionSet, job: &Job<Pair>, plain: bool) {
     }
 }
 
-/// A driver for an instruction set: for each number of rows in a tile, how many panels the tile spans, so that accumulators
-/// fill the registers and hide the latency of the multiply-add.
+/// A driver for an instruction set: for one to five rows in a tile, and for a whole one, how many panels the tile spans, so that
+/// accumulators fill the registers and hide the latency of the multiply-add.
 macro_rules! driver {
-    ($name:ident, $arithmetic:ty, $($feature:literal,)? [$one:literal, $two:literal, $three:literal, $four:literal, $five:literal, $six:literal]) => {
+    ($name:ident, $arithmetic:ty, $($feature:literal,)? [$one:literal, $two:literal, $three:literal, $four:literal, $five:literal, $whole:literal]) => {
         /// # Safety
         /// The machine has the instruction set; all rows are inside of what `job` points to.
         $(#[target_feature(enable = $feature)])?
         unsafe fn $name(job: &Job<<$arithmetic as Arithmetic>::Unit>) {
             // SAFETY: as above.
             unsafe {
+                const TILE: usize = <$arithmetic as Arithmetic>::ROWS;
                 let whole = job.rows / TILE * TILE;
                 let step = if whole > 2 * TILE { SPAN } else { job.k.max(1) };
                 let mut from = 0;
                 loop {
                     let to = (from + step).min(job.k);
-                    sweep::<$arithmetic, TILE, $six>(job, 0..whole, from..to);
+                    sweep::<$arithmetic, TILE, $whole>(job, 0..whole, from..to);
                     let rest = whole..job.rows;
                     match rest.len() {
                         1 => sweep::<$arithmetic, 1, $one>(job, rest, from..to),
@@ -206,17 +201,8 @@ unsafe fn tile<A: Arithmetic, const M: usize, const N: usize>(
         }
         let a = job.a.add(row * job.a_stride);
         let weights = job.weights.add(panel * job.k * LANES);
-        let mut at = span.start;
-        // Addresses are computed once for several k.
-        while at + UNROLL <= span.end {
-            for k in 0..UNROLL {
-                accumulate::<A, M, N>(job, &mut sums, a.add(at + k), weights.add((at + k) * LANES));
-            }
-            at += UNROLL;
-        }
-        while at < span.end {
+        for at in span.clone() {
             accumulate::<A, M, N>(job, &mut sums, a.add(at), weights.add(at * LANES));
-            at += 1;
         }
         let finish = job.relu && span.end == job.k;
         // Results that are rounded go to the stack first: whatever is done with the sums here, they have to stay in registers.
