@@ -65,7 +65,7 @@ def test_a_blackout_takes_nothing_away_and_is_said(crowd):
 
 
 def test_impossible_numbers_take_nothing_away(crowd):
-    start(crowd, [objects.RATE], requests=600)
+    start(crowd, [objects.RATE], requests=580)
     for kind in ("NaN", "Negative", "Hang", "Error"):
         # A third of them: fewer than 80 % are left to be believed.
         crowd.load(60, faults=[{"kind": kind, "share": 0.34}])
@@ -73,7 +73,7 @@ def test_impossible_numbers_take_nothing_away(crowd):
         begun = crowd.stack.reconciles()
         eventually(lambda: crowd.stack.reconciles() >= begun + 20, "20 reconciles", 60)  # noqa: B023
         assert crowd.desired() == 6, kind
-        crowd.load(600)
+        crowd.load(580)
         crowd.model_condition("MetricsFresh", "True")
 
 
