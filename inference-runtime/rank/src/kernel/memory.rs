@@ -32,6 +32,12 @@ impl Lines {
         }
     }
 
+    /// The same numbers.
+    pub fn of(floats: &[f32]) -> Self {
+        // SAFETY: numbers are bytes without gaps.
+        Self::new(unsafe { std::slice::from_raw_parts(floats.as_ptr().cast(), size_of_val(floats)) })
+    }
+
     /// So many numbers, all 0.
     pub fn zeros(floats: usize) -> Self {
         let len = floats * size_of::<f32>();

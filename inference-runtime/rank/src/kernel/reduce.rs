@@ -112,8 +112,15 @@ fn columns<const W: usize, P, C>(
             *lane = combine(*lane, prepare(*x));
         }
     }
-    let side_by_side = |a: [f32; W], b: [f32; W]| std::array::from_fn(|at| combine(a[at], b[at]));
-    out[column..column + W].copy_from_slice(&math::together(lanes, side_by_side));
+    out[column..column + W].copy_from_slice(&side_by_side(lanes, combine));
+}
+
+/// The lanes of W groups, each combined as [`math::together`] has it.
+#[inline(always)]
+fn side_by_side<const W: usize>(lanes: [[f32; W]; LANES], combine: impl Fn(f32, f32) -> f32) -> [f32; W] {
+    math::together(lanes, |a: [f32; W], b: [f32; W]| {
+        std::array::from_fn(|at| combine(a[at], b[at]))
+    })
 }
 
 on_each_set! {
@@ -192,8 +199,7 @@ where
             lane[group] = combine(zero, prepare(*x));
         }
     }
-    let side_by_side = |a: [f32; SOME], b: [f32; SOME]| std::array::from_fn(|at| combine(a[at], b[at]));
-    math::together(lanes, side_by_side)
+    side_by_side(lanes, combine)
 }
 
 /// Layer normalization over groups that lie together; weights for a whole row.

@@ -34,11 +34,8 @@ impl Table {
 
     /// The same rows in memory of their own.
     pub fn in_lines(&self) -> Self {
-        let rows = self.rows();
-        let mut lines = Lines::zeros(rows.len());
-        lines.floats_mut().copy_from_slice(rows);
         Self {
-            memory: Memory::Lines(lines),
+            memory: Memory::Lines(Lines::of(self.rows())),
             width: self.width,
         }
     }

@@ -254,6 +254,20 @@ impl Compiler<'_> {
         });
     }
 
+    /// A step before that of a node, which prepares the value `id` for it.
+    pub fn prepare(&mut self, id: ValueId, operator: &str, kind: Kind, (out, stage): (Root, Stage)) {
+        self.steps.push(Step {
+            name: self.graph.value(id).name.clone(),
+            operator: operator.to_owned(),
+            shape: display_shape(self.graph.shape(id)),
+            stage,
+            kind,
+            width: self.roots[out.0].width,
+            out: Some(out),
+            flop: 0,
+        });
+    }
+
     /// A new root for the only output of a node.
     pub fn output(&mut self, node: &Node) -> Option<Root> {
         let id = node.outputs[0];

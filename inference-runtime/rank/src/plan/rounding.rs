@@ -3,7 +3,7 @@
 use super::compile::Compiler;
 use super::layout::{self, Cells, Root};
 use super::step::{Home, Kind, Rounding, Stage, Step, View, Weights};
-use crate::ir::{ValueId, display_shape};
+use crate::ir::ValueId;
 
 /// Columns that a part of a row has at least, on average, where rows are rounded from several places: shorter ones are copied
 /// together first.
@@ -71,16 +71,7 @@ impl Compiler<'_> {
         }
         let width = rounded.last().map_or(0, Rounding::end);
         let root = self.root(width, stage, Home::Own);
-        self.steps.push(Step {
-            name: self.graph.value(id).name.clone(),
-            operator: "Round".to_owned(),
-            shape: display_shape(self.graph.shape(id)),
-            stage,
-            kind: Kind::Round(rounded),
-            out: Some(root),
-            width,
-            flop: 0,
-        });
+        self.prepare(id, "Round", Kind::Round(rounded), (root, stage));
         root
     }
 

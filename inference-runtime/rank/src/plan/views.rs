@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::compile::Compiler;
 use super::layout::{self, Cell, Cells, Root};
 use super::place;
-use super::step::{Column, Copy, Home, Kind, Stage, Step, View};
-use crate::ir::{ValueId, display_shape};
+use super::step::{Column, Copy, Home, Kind, Stage, View};
+use crate::ir::ValueId;
 
 impl Compiler<'_> {
     /// The same cells, those of roots that lie inside of another as cells of that one.
@@ -75,16 +75,7 @@ impl Compiler<'_> {
             copies[at].push(run);
         }
         if !copies.is_empty() {
-            self.steps.push(Step {
-                name: self.graph.value(id).name.clone(),
-                operator: "Copy".to_owned(),
-                shape: display_shape(self.graph.shape(id)),
-                stage,
-                kind: Kind::Copy(copies),
-                out: Some(root),
-                width: cells.len(),
-                flop: 0,
-            });
+            self.prepare(id, "Copy", Kind::Copy(copies), (root, stage));
         }
         root
     }
