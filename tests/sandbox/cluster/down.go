@@ -11,9 +11,17 @@ import (
 	"time"
 )
 
-// Down ends a sandbox, whatever state it is in, and removes what it leaves: the kernel ends every process with
-// process 1 and takes mounts, links and namespaces with it; cgroups and the data directory are left to remove.
+// Down ends a sandbox, whatever state it is in, and removes what it leaves.
 func Down(l Layout) error {
+	if err := endTurn(l); err != nil {
+		return err
+	}
+	return clean(l)
+}
+
+// clean ends process 1, with which the kernel ends every other and takes mounts, links and namespaces; cgroups and the
+// data directory are left to remove.
+func clean(l Layout) error {
 	if pid, running := Running(l); running {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
 			return fmt.Errorf("end process %d: %w", pid, err)

@@ -1,6 +1,6 @@
 // Package cluster is the sandbox: namespaces, a Kubernetes control plane, real nodes, and their removal.
 //
-//	up          removes leftovers, makes the namespaces, waits until the cluster answers      up.go, down.go
+//	up          removes leftovers, makes the namespaces, waits until the cluster answers      up.go, down.go, turn.go
 //	init        process 1 of the namespaces: mounts, addresses, reaps                         init.go
 //	supervise   starts every component, serves the control socket                             supervise.go, control.go
 //	node        cgroups, bridge, containerd, kubelet                                           node.go, node_config.go
@@ -77,12 +77,19 @@ func (l Layout) kube(name string) string { return l.path("conf", name+".kubeconf
 func (l Layout) marker() string { return l.path(".pinnace-sandbox") }
 
 func (l Layout) makeDirectories() error {
+	if err := os.MkdirAll(l.Root, 0o755); err != nil {
+		return err
+	}
+	// First: without it, what a killed process has made could not be removed.
+	if err := os.WriteFile(l.marker(), nil, 0o644); err != nil {
+		return err
+	}
 	for _, name := range []string{"pki", "conf", "log", "images", "nodes", "etcd"} {
 		if err := os.MkdirAll(l.path(name), 0o755); err != nil {
 			return err
 		}
 	}
-	return os.WriteFile(l.marker(), nil, 0o644)
+	return nil
 }
 
 // remove the data directory, if it is one.

@@ -31,7 +31,10 @@ func Up(l Layout, prepare func() error) error {
 	if other, taken := otherOwner(l); taken {
 		return fmt.Errorf("a sandbox runs already, with its data in %s, and a machine has room for one: end it with --data %s down", other.Root, other.Root)
 	}
-	if err := Down(l); err != nil {
+	if err := takeTurn(l); err != nil {
+		return err
+	}
+	if err := clean(l); err != nil {
 		return err
 	}
 	if err := claim(l); err != nil {
