@@ -6,6 +6,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -87,6 +88,43 @@ def test_sandbox_down_removes_what_sigkill_left(clean, until):
     demo.kill()
     demo.communicate(timeout=60)
     run(clean.binary, "down")
+
+
+# Before process 1, with it, and with the first components.
+@pytest.mark.parametrize("made", ["log", "init.pid", "audit.log"])
+def test_sandbox_down_ends_an_up_that_is_under_way(clean, made):
+    up = subprocess.Popen([clean.binary, "up"], stderr=subprocess.DEVNULL)
+    while not (clean.data / made).exists():
+        assert up.poll() is None
+        time.sleep(0.001)
+    run(clean.binary, "down")
+    assert up.wait(timeout=10) == -signal.SIGKILL
+
+
+def test_an_up_does_not_start_for_a_process_that_has_ended(clean):
+    with pytest.raises(RuntimeError, match="process 1 .* has ended"):
+        run(clean.binary, "up", "--parent", 1)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_a_command_that_has_only_just_started(monkeypatch, stop):
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    started = []
+
+    class Interrupted(subprocess.Popen):
+        def __init__(self, *words, **options):
+            super().__init__(*words, **options)
+            started.append(self)
+            signal.raise_signal(stop)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run("sleep", "1000")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert started[0].poll() == -signal.SIGKILL
 
 
 def test_who_waits_for_the_cluster_of_others_does_not_take_it_down(tmp_path, monkeypatch):

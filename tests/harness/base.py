@@ -1,8 +1,11 @@
 """Where things are, and how to wait for them."""
 
+import contextlib
 import os
 import pathlib
+import signal
 import subprocess
+import threading
 import time
 
 import requests
@@ -39,13 +42,47 @@ def built(name: str) -> pathlib.Path:
     return path
 
 
+@contextlib.contextmanager
+def undivided():
+    """Ctrl-C and SIGTERM that come meanwhile take effect at the end."""
+    came = []
+    before = {stop: signal.getsignal(stop) for stop in (signal.SIGINT, signal.SIGTERM)}
+    # Threads see no signals, and processes started here are to ignore what this one ignores.
+    held = [stop for stop, handler in before.items() if handler != signal.SIG_IGN]
+    if threading.current_thread() is not threading.main_thread():
+        held = []
+    for stop in held:
+        signal.signal(stop, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for stop in held:
+            signal.signal(stop, before[stop])
+        for stop in came:
+            signal.raise_signal(stop)
+
+
 def run(*command, text: str | None = None, check: bool = True, env: dict | None = None) -> str:
-    """Standard output of a command; its standard error is part of the exception when it fails."""
+    """Standard output of a command; its standard error is part of the exception when it fails.
+
+    When this process is interrupted the command is killed, also one that has only just started, which `subprocess.run`
+    leaves behind.
+    """
     words = [str(word) for word in command]
-    done = subprocess.run(words, input=text, capture_output=True, text=True, env=os.environ | (env or {}))
-    if check and done.returncode:
-        raise RuntimeError(f"{' '.join(words)}: exit {done.returncode}\n{done.stderr.strip()}\n{done.stdout.strip()}")
-    return done.stdout
+    pipes = {"stdin": subprocess.PIPE if text is not None else None, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = None
+    try:
+        with undivided():
+            process = subprocess.Popen(words, text=True, env=os.environ | (env or {}), **pipes)
+        output, errors = process.communicate(text)
+    except BaseException:
+        if process:
+            process.kill()
+            process.wait()
+        raise
+    if check and process.returncode:
+        raise RuntimeError(f"{' '.join(words)}: exit {process.returncode}\n{errors.strip()}\n{output.strip()}")
+    return output
 
 
 def eventually(check, what: str, seconds: float = 60):

@@ -25,7 +25,8 @@ class Sandbox:
     def up(self):
         """Starts it; what an earlier one left is removed first."""
         self.own()
-        run(self.binary, "up")
+        # It ends with this process, whatever ends that: nobody else waits for it.
+        run(self.binary, "up", "--parent", os.getpid())
 
     def own(self):
         """Waits while another process of the harness has the sandbox of this machine."""

@@ -52,7 +52,10 @@ func commands() *cobra.Command {
 	simple := func(use, short string, hidden bool, run func() error) {
 		root.AddCommand(&cobra.Command{Use: use, Short: short, Hidden: hidden, Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error { return run() }})
 	}
-	simple("up", "Start the cluster; what an earlier one left is removed first", false, func() error { return up(layout) })
+	start := &cobra.Command{Use: "up", Short: "Start the cluster; what an earlier one left is removed first", Args: cobra.NoArgs}
+	parent := start.Flags().Int("parent", 0, "process id of who starts this: when that process ends, this one does")
+	start.RunE = func(*cobra.Command, []string) error { return up(layout, *parent) }
+	root.AddCommand(start)
 	simple("down", "End the cluster and remove everything of it", false, func() error { return cluster.Down(layout) })
 	simple("status", "Say whether it runs, and with which nodes", false, func() error { return status(layout) })
 	simple("init", "", true, func() error { return cluster.Init(layout) })
@@ -73,7 +76,12 @@ func commands() *cobra.Command {
 }
 
 // up builds the pause image, which every pod needs, before the first node starts.
-func up(layout cluster.Layout) error {
+func up(layout cluster.Layout, parent int) error {
+	if parent != 0 {
+		if err := cluster.EndWith(parent); err != nil {
+			return err
+		}
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return err

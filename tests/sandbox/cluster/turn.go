@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 )
@@ -42,6 +43,19 @@ func endTurn(l Layout) error {
 	}
 	defer file.Close()
 	return eventually(func() bool { return !killStarter(file) })
+}
+
+// EndWith makes this process end when its parent does.
+func EndWith(parent int) error {
+	// The kernel keeps it with the thread, and Go ends a thread that is not needed.
+	runtime.LockOSThread()
+	if _, _, err := syscall.RawSyscall(syscall.SYS_PRCTL, syscall.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL), 0); err != 0 {
+		return fmt.Errorf("prctl: %w", err)
+	}
+	if os.Getppid() != parent {
+		return fmt.Errorf("process %d is not this one's parent: it has ended", parent)
+	}
+	return nil
 }
 
 func eventually(done func() bool) error {
