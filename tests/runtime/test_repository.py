@@ -140,6 +140,7 @@ def test_one_bad_model_does_not_stop_the_others(start, models):
     (models / "empty" / "notes.txt").write_text("no model")
     runtime = repository(start, models, wait=False)
     wait_until(lambda: "optimization is not read here" in str(runtime.index()) and "VERSION/model.onnx" in str(runtime.index()))
+    wait_until(lambda: list(states(runtime).values()).count("READY") == 4)
     right(runtime, "own", 2.0)
     answer = runtime.infer(scaled.request(), "bad")
     assert answer.status_code == 503 and "optimization" in answer.json()["error"]
